@@ -1,0 +1,3 @@
+//! Figures of this machine.
+
+fn main() {}

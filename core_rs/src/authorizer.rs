@@ -1,0 +1,619 @@
+//! From a message's bytes to its reply's: the order of decisions of the terminal protocol, section 6.
+//!
+//! [`Authorizer::handle`] parses, finds the terminal, proves the MAC, checks what the operation needs, recalls what was
+//! decided before or has the ledger decide, appends the record to the journal's open batch and writes the reply. It does no
+//! I/O and reads no clock. Which of two buffers a reply is written to says when it may leave: at once, or only when all that
+//! was appended so far is durable. Everything that rests on the ledger's state waits, a balance too: it must not show a
+//! debit that a crash could still take back.
+//!
+//! Always true here: a reply that says or repeats a decision is in the waiting buffer; a request whose MAC proves nothing
+//! changes nothing; the ledger's position and the journal's are equal.
+
+use crate::calendar::{CampusCalendar, Date, Timestamp};
+use crate::iso8583::frame::Tpdu;
+use crate::iso8583::{Message, Unreadable, Writer};
+use crate::journal::Journal;
+use crate::ledger::command::encode;
+use crate::ledger::identities::{Content, Echo, Family, Identity, Remembered};
+use crate::ledger::registry::TerminalKind;
+use crate::ledger::{Command, Ledger, Outcome, Policy, PurseChoice, Request, Response};
+use crate::limits::{DECISION_BYTES_MAX, POSITION_MAX};
+use crate::mac::{KeyEncryptionKey, MacKey};
+use crate::session::{KeyRing, KeySlot, Nonces};
+use crate::stats::Operation;
+
+/// Where decisions are written down. The journal; in a benchmark of the core alone, nothing.
+pub trait Log {
+    /// Whether a record of this size can still be taken now.
+    fn has_room(&self, bytes: usize) -> bool;
+    /// Makes room for records of so many bytes in one batch, which may take a moment.
+    ///
+    /// # Errors
+    /// A sentence, where there is none.
+    fn reserve(&mut self, bytes: usize) -> Result<(), String>;
+    /// Takes a record and gives its position.
+    fn append(&mut self, record: &[u8]) -> u64;
+}
+
+impl Log for Journal {
+    fn has_room(&self, bytes: usize) -> bool {
+        Journal::has_room(self, bytes)
+    }
+    fn reserve(&mut self, bytes: usize) -> Result<(), String> {
+        Journal::reserve(self, bytes).map_err(|error| error.to_string())
+    }
+    fn append(&mut self, record: &[u8]) -> u64 {
+        Journal::append(self, record)
+    }
+}
+
+/// Where replies go.
+#[derive(Default)]
+pub struct Replies {
+    /// What may leave at once.
+    pub at_once: Vec<u8>,
+    /// What waits until everything appended so far is durable.
+    pub durable: Vec<u8>,
+}
+
+/// What became of a message, for the counters and for its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Handled {
+    /// What was asked.
+    pub operation: Operation,
+    /// What was answered.
+    pub response: Response,
+}
+
+/// How an authorizer is set up.
+pub struct Settings {
+    /// The limits that decisions depend on.
+    pub policy: Policy,
+    /// The campus's time zone.
+    pub timezone: String,
+    /// The switch's own key.
+    pub key: KeyEncryptionKey,
+}
+
+/// The ledger with its keys, its journal and its calendar.
+pub struct Authorizer<L> {
+    ledger: Ledger,
+    keys: KeyRing,
+    log: L,
+    calendar: CampusCalendar,
+    record: Vec<u8>,
+    /// The last DE13 seen and its date: nearly every message of a day has the same.
+    last_day: (u16, Date, Option<Date>),
+    nonces: fn() -> [u8; 8],
+}
+
+/// What stops a request before it reaches the ledger, or answers it without a change.
+enum Verdict {
+    /// Refused or answered 12 or 94 without being remembered.
+    Plain(Response),
+    /// Approved without a change: an echo test.
+    Echo,
+    /// Available in cash and subsidy purse.
+    Balance([i64; 2]),
+    /// Decided, now or before.
+    Decided(Box<Remembered>, Option<[u8; 8]>),
+}
+
+/// A message that was read far enough to be answered.
+struct Inbound<'a> {
+    message: &'a Message<'a>,
+    operation: Operation,
+    terminal: u32,
+    slot: KeySlot,
+}
+
+impl<L: Log> Authorizer<L> {
+    /// Takes over a ledger that was replayed from `log`, and writes down the policy if it is another than before.
+    /// `nonces` gives the switch's nonces: random in service.
+    ///
+    /// # Errors
+    /// A sentence, where the time zone is unknown or the switch's own key does not open a terminal's master key.
+    pub fn new(ledger: Ledger, log: L, settings: Settings, nonces: fn() -> [u8; 8], now: Timestamp) -> Result<Self, String> {
+        let mut keys = KeyRing::new(settings.key);
+        for (index, terminal) in ledger.registry().terminals.rows().iter().enumerate() {
+            if !keys.opens(&terminal.wrapped_key) {
+                return Err(format!(
+                    "the key encryption key does not open the master key of terminal {}: it is not the key that this journal was written with; restore the right key file",
+                    String::from_utf8_lossy(&terminal.id)
+                ));
+            }
+            keys.refresh(index as u32, terminal);
+        }
+        let calendar = CampusCalendar::new(&settings.timezone)?;
+        let mut authorizer =
+            Self { ledger, keys, log, calendar, record: Vec::with_capacity(256), last_day: (0, Date(0), None), nonces };
+        if authorizer.ledger.policy() != settings.policy {
+            authorizer.decide(now, &Command::Policy(settings.policy));
+        }
+        authorizer.keep_date(now);
+        Ok(authorizer)
+    }
+
+    /// The ledger.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The keys.
+    #[must_use]
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// The journal.
+    #[must_use]
+    pub fn log(&self) -> &L {
+        &self.log
+    }
+
+    /// The journal.
+    pub fn log_mut(&mut self) -> &mut L {
+        &mut self.log
+    }
+
+    /// Moves the business date on where the campus's calendar has. A clock set back changes nothing.
+    pub fn keep_date(&mut self, now: Timestamp) {
+        let today = self.calendar.date(now);
+        if today > self.ledger.business_date() && self.log.has_room(DECISION_BYTES_MAX) {
+            self.decide(now, &Command::Cutover(today));
+        }
+    }
+
+    /// Applies a command and writes it down: the one way in which the ledger changes. The caller has seen that there is room.
+    pub(crate) fn decide(&mut self, now: Timestamp, command: &Command<'_>) -> Outcome {
+        let outcome = self.ledger.apply(now, command);
+        if outcome.response.is_remembered() {
+            self.record.clear();
+            encode(&mut self.record, now, command, &outcome);
+            let position = self.log.append(&self.record);
+            assert_eq!(position, self.ledger.position(), "ledger and journal count alike");
+            self.follow_keys(command);
+        }
+        outcome
+    }
+
+    /// Keeps the working keys in step with what a command changed.
+    fn follow_keys(&mut self, command: &Command<'_>) {
+        match command {
+            Command::Terminal { id, .. } => {
+                let index = self.ledger.registry().terminals.find(id).expect("it was just entered");
+                self.keys.refresh(index, &self.ledger.registry().terminals[index]);
+            }
+            Command::SignOn { request, terminal_nonce, switch_nonce } => {
+                let index = request.identity.terminal();
+                let nonces = Nonces { terminal: *terminal_nonce, switch: *switch_nonce };
+                self.keys.sign_on(index, &self.ledger.registry().terminals[index].id, nonces);
+            }
+            _ => {}
+        }
+    }
+
+    /// Handles one message: everything from its bytes to its reply's.
+    ///
+    /// # Errors
+    /// [`Unreadable`] where MTI or bitmap cannot be read: there is no reply, and the connection is to be closed.
+    pub fn handle(
+        &mut self,
+        now: Timestamp,
+        tpdu: Option<Tpdu>,
+        bytes: &[u8],
+        replies: &mut Replies,
+    ) -> Result<Handled, Unreadable> {
+        let message = Message::parse(bytes)?;
+        let operation = operation_of(&message);
+        let refuse = |response: Response, key: Option<&MacKey>, date: Date, replies: &mut Replies| {
+            write_refusal(&mut replies.at_once, tpdu, &message, response, date, key);
+            Ok(Handled { operation, response })
+        };
+        let date = self.ledger.business_date();
+        if message.fault().is_some() || ![11, 12, 13, 41].into_iter().all(|element| message.has(element)) {
+            return refuse(Response::FormatError, None, date, replies);
+        }
+        let terminal_id = message.text(41).and_then(|text| text.try_into().ok()).expect("DE41 has eight bytes");
+        let Some(terminal) = self.ledger.registry().terminals.find(&terminal_id) else {
+            return refuse(Response::TerminalNotPermitted, None, date, replies);
+        };
+        let Some(slot) = self.prove(&message, operation, terminal) else {
+            return refuse(Response::SecurityViolation, None, date, replies);
+        };
+        let inbound = Inbound { message: &message, operation, terminal, slot: slot.unwrap_or(KeySlot::SignOn) };
+        let verdict = self.judge(now, &inbound);
+        let key = slot.and_then(|slot| self.keys.key(terminal, slot));
+        let date = self.ledger.business_date();
+        let response = match verdict {
+            Verdict::Plain(
+                response @ (Response::FormatError | Response::TerminalNotPermitted | Response::Unavailable | Response::Malfunction),
+            ) => {
+                return refuse(response, key, date, replies);
+            }
+            Verdict::Echo => return refuse(Response::Approved, key, date, replies),
+            Verdict::Plain(response) => {
+                write_refusal(&mut replies.durable, tpdu, &message, response, date, key);
+                response
+            }
+            Verdict::Balance(available) => {
+                let echoed = Echoed::Sent(&message);
+                let answer = Answer {
+                    response: Response::Approved,
+                    date,
+                    position: None,
+                    approval: false,
+                    private: None,
+                    available: Some(available),
+                };
+                write_reply(&mut replies.durable, tpdu, &message, &echoed, &answer, key);
+                Response::Approved
+            }
+            Verdict::Decided(remembered, nonce) => {
+                let merchant = self.ledger.registry().merchants[remembered.merchant()].id;
+                let echoed = Echoed::Remembered(remembered.echo, merchant.as_str());
+                let money =
+                    matches!(operation, Operation::Purchase | Operation::Reversal) && remembered.response == Response::Approved;
+                let answer = Answer {
+                    response: remembered.response,
+                    date: remembered.business_date,
+                    position: Some(remembered.position()),
+                    approval: money,
+                    private: nonce.map(|nonce| sign_on_answer(nonce, remembered.business_date)),
+                    available: (money && self.has_purses(&remembered)).then_some([remembered.cash_after, remembered.subsidy_after]),
+                };
+                write_reply(&mut replies.durable, tpdu, &message, &echoed, &answer, key);
+                if operation == Operation::SignOff && remembered.position() == self.ledger.position() {
+                    self.keys.sign_off(terminal);
+                }
+                remembered.response
+            }
+        };
+        Ok(Handled { operation, response })
+    }
+
+    /// Whether DE54 belongs into this answer: the card is named and known.
+    fn has_purses(&self, remembered: &Remembered) -> bool {
+        remembered.content.card().is_some_and(|number| self.ledger.registry().cards.find(&number).is_some())
+    }
+
+    /// Proves the message's MAC. `None`: refused. `Some(None)`: an echo test without a MAC.
+    #[expect(clippy::option_option, reason = "refused, allowed without, proved")]
+    fn prove(&mut self, message: &Message<'_>, operation: Operation, terminal: u32) -> Option<Option<KeySlot>> {
+        match message.mac() {
+            Some((covered, tag)) => self.keys.prove(terminal, operation == Operation::SignOn, covered, &tag).ok().map(Some),
+            None => (operation == Operation::Echo).then_some(None),
+        }
+    }
+
+    /// The ladder from the proved MAC on, in the order of section 6.
+    fn judge(&mut self, now: Timestamp, inbound: &Inbound<'_>) -> Verdict {
+        let Inbound { message, operation, terminal, slot } = *inbound;
+        let Some(needs) = self.needs(message, operation, terminal) else {
+            return Verdict::Plain(Response::FormatError);
+        };
+        if !self.terminal_may(message, operation, terminal) {
+            return Verdict::Plain(Response::TerminalNotPermitted);
+        }
+        if operation == Operation::Echo {
+            return Verdict::Echo;
+        }
+        let window = self.ledger.window();
+        let original_date = needs.original.map_or(needs.identity.date, |original| original.date);
+        if !window.contains(&needs.identity.date) || !window.contains(&original_date) {
+            return Verdict::Plain(Response::InvalidTransaction);
+        }
+        if operation == Operation::Balance {
+            return self.balance(needs.content);
+        }
+        if let Some((place, remembered)) = self.ledger.recall(needs.identity) {
+            return if remembered.content == needs.content {
+                Verdict::Decided(Box::new(*remembered), self.ledger.identities().nonce(place, remembered.position()))
+            } else if operation == Operation::Unknown {
+                Verdict::Plain(Response::InvalidTransaction)
+            } else {
+                Verdict::Plain(Response::DuplicateDiffers)
+            };
+        }
+        if !self.log.has_room(DECISION_BYTES_MAX) || self.ledger.position() >= POSITION_MAX {
+            return Verdict::Plain(Response::Unavailable);
+        }
+        let request = Request { identity: needs.identity, content: needs.content, echo: needs.echo, slot, mti: message.mti() };
+        let command = match operation {
+            Operation::Purchase => Command::Purchase { request, purse: needs.purse },
+            Operation::Reversal => Command::Reversal { request, original: needs.original.expect("a reversal names its original") },
+            Operation::SignOn => Command::SignOn { request, terminal_nonce: needs.nonce, switch_nonce: (self.nonces)() },
+            Operation::SignOff => Command::SignOff(request),
+            Operation::Unknown => Command::Unknown(request),
+            Operation::Echo | Operation::Balance => unreachable!("an inquiry is answered above"),
+        };
+        let outcome = self.decide(now, &command);
+        match self.ledger.recall(needs.identity) {
+            Some((place, remembered)) if outcome.response.is_remembered() => {
+                Verdict::Decided(Box::new(*remembered), self.ledger.identities().nonce(place, remembered.position()))
+            }
+            _ => Verdict::Plain(outcome.response),
+        }
+    }
+
+    fn balance(&self, content: Content) -> Verdict {
+        let registry = self.ledger.registry();
+        match content.card().and_then(|number| registry.cards.find(&number)) {
+            Some(card) => Verdict::Balance(self.ledger.available(registry.holder_of(&registry.cards[card]))),
+            None => Verdict::Plain(Response::NoSuchCard),
+        }
+    }
+
+    /// Reads what the operation needs; `None` where an element is missing or not one of its values.
+    fn needs(&mut self, message: &Message<'_>, operation: Operation, terminal: u32) -> Option<Needs> {
+        let required: &[u8] = match operation {
+            Operation::Purchase => &[2, 4, 42, 49],
+            Operation::Balance => &[2],
+            _ => &[],
+        };
+        let mti_family = message.mti() / 10;
+        let processed = matches!(mti_family, 10 | 20) && !message.has(3);
+        let networked = mti_family == 80 && !message.has(70);
+        if processed || networked || !required.iter().all(|&element| message.has(element)) {
+            return None;
+        }
+        if message.has(49) && message.text(49) != Some(b"156") {
+            return None;
+        }
+        let batch = match message.text(60) {
+            Some(text) => Some(batch_number(text)?),
+            None => None,
+        };
+        let small = |element: u8| message.number(element).map(|number| number as u32);
+        let time = small(12).filter(|time| time / 10_000 < 24 && time / 100 % 100 < 60 && time % 100 < 60)?;
+        let date = self.date_of(small(13)? as u16)?;
+        let stan = small(11)?;
+        let original = match operation {
+            Operation::Reversal => Some(self.original_of(message, terminal, date, stan)?),
+            _ => None,
+        };
+        let nonce = match operation {
+            Operation::SignOn => nonce_of(message)?,
+            _ => [0; 8],
+        };
+        Some(Needs {
+            identity: Identity::new(Family::of(message.mti()), terminal, date, stan),
+            content: Content::new(message.card_number(), small(3), message.number(4), message.has(49)),
+            echo: Echo::new(time, small(24).map(|nii| nii as u16), batch, small(70).map(|code| code as u16), message.has(42)),
+            purse: small(3).and_then(purse_of).unwrap_or(PurseChoice::Policy),
+            original,
+            nonce,
+        })
+    }
+
+    /// What a reversal undoes: the message that DE90 names, or the one with the reversal's own DE11 and DE13.
+    fn original_of(&mut self, message: &Message<'_>, terminal: u32, date: Date, stan: u32) -> Option<Identity> {
+        let Some(named) = message.original_data_elements() else {
+            return Some(Identity::new(Family::Financial, terminal, date, stan));
+        };
+        if Family::of(named.mti) != Family::Financial {
+            return None;
+        }
+        let date = self.date_of(named.local_date)?;
+        Some(Identity::new(Family::Financial, terminal, date, named.trace))
+    }
+
+    fn date_of(&mut self, month_day: u16) -> Option<Date> {
+        let today = self.ledger.business_date();
+        if (self.last_day.0, self.last_day.1) != (month_day, today) {
+            self.last_day = (month_day, today, Date::nearest(month_day, today));
+        }
+        self.last_day.2
+    }
+
+    fn terminal_may(&self, message: &Message<'_>, operation: Operation, terminal: u32) -> bool {
+        use TerminalKind::{Counter, Kiosk, Library, Pos, Water};
+        let registry = self.ledger.registry();
+        let terminal = &registry.terminals[terminal];
+        let own_merchant = message.text(42).is_none_or(|merchant| {
+            let own = registry.merchants[terminal.merchant].id;
+            merchant.strip_prefix(own.as_str().as_bytes()).is_some_and(|padding| padding.iter().all(|&byte| byte == b' '))
+        });
+        let of_its_kind = match operation {
+            Operation::Purchase => matches!(terminal.kind, Pos | Counter | Water | Library),
+            Operation::Balance => matches!(terminal.kind, Pos | Counter | Water | Kiosk),
+            _ => true,
+        };
+        own_merchant && of_its_kind
+    }
+}
+
+/// What an operation needs of its message.
+struct Needs {
+    identity: Identity,
+    content: Content,
+    echo: Echo,
+    purse: PurseChoice,
+    original: Option<Identity>,
+    nonce: [u8; 8],
+}
+
+/// The operation that MTI, DE3 and DE70 name. A repeat (MTI's last digit 1) is the operation that it repeats.
+fn operation_of(message: &Message<'_>) -> Operation {
+    let (kind, origin) = (message.mti() / 10, message.mti() % 10);
+    if origin > 1 {
+        return Operation::Unknown;
+    }
+    let processing = || message.number(3).and_then(|code| u32::try_from(code).ok());
+    match kind {
+        20 if processing().is_some_and(|code| purse_of(code).is_some()) => Operation::Purchase,
+        10 if processing() == Some(310_000) => Operation::Balance,
+        40 | 42 => Operation::Reversal,
+        80 => match message.number(70) {
+            Some(1) => Operation::SignOn,
+            Some(2) => Operation::SignOff,
+            Some(301) => Operation::Echo,
+            _ => Operation::Unknown,
+        },
+        _ => Operation::Unknown,
+    }
+}
+
+/// The purses that a purchase's DE3 names: 00aa00.
+fn purse_of(processing: u32) -> Option<PurseChoice> {
+    match processing {
+        0 => Some(PurseChoice::Policy),
+        1_000 => Some(PurseChoice::Cash),
+        2_000 => Some(PurseChoice::Subsidy),
+        _ => None,
+    }
+}
+
+/// DE60: six digits, 000001 the first.
+fn batch_number(text: &[u8]) -> Option<u32> {
+    let digits = text.len() == 6 && text.iter().all(u8::is_ascii_digit);
+    let number = text.iter().fold(0_u32, |value, digit| value.wrapping_mul(10).wrapping_add(u32::from(digit.wrapping_sub(b'0'))));
+    (digits && number > 0).then_some(number)
+}
+
+/// The terminal's nonce in a sign-on: DE48 tag 01, 16 hex digits.
+fn nonce_of(message: &Message<'_>) -> Option<[u8; 8]> {
+    let text: &[u8; 16] = message.sub_element(1)?.try_into().ok()?;
+    let mut nonce = [0; 8];
+    for (byte, pair) in nonce.iter_mut().zip(text.chunks_exact(2)) {
+        let digit = |character: u8| char::from(character).to_digit(16);
+        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+    }
+    Some(nonce)
+}
+
+/// DE48 of the answer to a sign-on: tag 02 the switch's nonce, tag 03 the business date.
+fn sign_on_answer(nonce: [u8; 8], date: Date) -> [u8; 32] {
+    let mut text = *b"0216................0308........";
+    for (index, byte) in nonce.iter().enumerate() {
+        text[4 + index * 2] = b"0123456789ABCDEF"[usize::from(byte >> 4)];
+        text[5 + index * 2] = b"0123456789ABCDEF"[usize::from(byte & 15)];
+    }
+    let (year, month, day) = date.parts();
+    write_digits(&mut text[24..28], u64::from(year.unsigned_abs()));
+    write_digits(&mut text[28..30], u64::from(month.unsigned_abs()));
+    write_digits(&mut text[30..32], u64::from(day.unsigned_abs()));
+    text
+}
+
+fn write_digits(place: &mut [u8], mut value: u64) {
+    for byte in place.iter_mut().rev() {
+        *byte = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+/// Where the echoed elements besides DE2, 3, 4, 11, 13, 41 and 49 come from.
+enum Echoed<'a> {
+    /// From this very message.
+    Sent(&'a Message<'a>),
+    /// From the message that was decided, which this one may repeat; with its merchant's number.
+    Remembered(Echo, &'a str),
+}
+
+/// What a reply adds to the echo.
+struct Answer {
+    response: Response,
+    date: Date,
+    position: Option<u64>,
+    approval: bool,
+    private: Option<[u8; 32]>,
+    available: Option<[i64; 2]>,
+}
+
+fn write_refusal(
+    out: &mut Vec<u8>,
+    tpdu: Option<Tpdu>,
+    message: &Message<'_>,
+    response: Response,
+    date: Date,
+    key: Option<&MacKey>,
+) {
+    let answer = Answer { response, date, position: None, approval: false, private: None, available: None };
+    write_reply(out, tpdu, message, &Echoed::Sent(message), &answer, key);
+}
+
+/// Writes a reply: section 5's echo and additions, in the order of the elements.
+fn write_reply(
+    out: &mut Vec<u8>,
+    tpdu: Option<Tpdu>,
+    message: &Message<'_>,
+    echoed: &Echoed<'_>,
+    answer: &Answer,
+    key: Option<&MacKey>,
+) {
+    let network = match echoed {
+        Echoed::Sent(message) => message.number(70),
+        Echoed::Remembered(echo, _) => echo.network().map(u64::from),
+    };
+    let mut reply = Writer::begin(out, tpdu.map(Tpdu::reply), (message.mti() + 10) % 10_000, network.is_some());
+    if message.mti() / 100 != 8 {
+        reply.echo(message, 2);
+    }
+    for element in [3, 4, 11] {
+        reply.echo(message, element);
+    }
+    match echoed {
+        Echoed::Sent(_) => reply.echo(message, 12),
+        Echoed::Remembered(echo, _) => reply.number(12, u64::from(echo.time())),
+    }
+    reply.echo(message, 13);
+    reply.number(15, u64::from(answer.date.month_day()));
+    match echoed {
+        Echoed::Sent(_) => reply.echo(message, 24),
+        Echoed::Remembered(echo, _) => {
+            if let Some(nii) = echo.nii() {
+                reply.number(24, u64::from(nii));
+            }
+        }
+    }
+    if let Some(position) = answer.position {
+        let mut digits = [0; 12];
+        write_digits(&mut digits, position);
+        reply.text(37, &digits);
+        if answer.approval {
+            reply.text(38, &digits[6..]);
+        }
+    }
+    reply.text(39, answer.response.code().as_bytes());
+    reply.echo(message, 41);
+    match echoed {
+        Echoed::Sent(_) => reply.echo(message, 42),
+        Echoed::Remembered(echo, merchant) if echo.merchant() => reply.text(42, merchant.as_bytes()),
+        Echoed::Remembered(..) => {}
+    }
+    if let Some(private) = &answer.private {
+        reply.text(48, private);
+    }
+    reply.echo(message, 49);
+    if let Some(available) = answer.available {
+        reply.text(54, &purses(available));
+    }
+    match echoed {
+        Echoed::Sent(_) => reply.echo(message, 60),
+        Echoed::Remembered(echo, _) => {
+            if let Some(batch) = echo.batch() {
+                let mut digits = [0; 6];
+                write_digits(&mut digits, u64::from(batch));
+                reply.text(60, &digits);
+            }
+        }
+    }
+    if let Some(network) = network {
+        reply.number(70, network);
+    }
+    reply.finish(key);
+}
+
+/// DE54: per purse account type (10 cash, 20 subsidy), amount type 02, currency, sign, twelve digits.
+fn purses(available: [i64; 2]) -> [u8; 40] {
+    let mut text = *b"1002156C............2002156C............";
+    for (index, fen) in available.into_iter().enumerate() {
+        if fen < 0 {
+            text[index * 20 + 7] = b'D';
+        }
+        write_digits(&mut text[index * 20 + 8..index * 20 + 20], fen.unsigned_abs());
+    }
+    text
+}

@@ -1,0 +1,275 @@
+//! What a start does with the files that the last process left, whatever ended it.
+//!
+//! **Always:** nothing is changed before everything has been read and found in order. What was acknowledged is kept, or
+//! the start is refused. A start that is itself interrupted leaves files that the next start takes the same way.
+//!
+//! **The crash story.** One write is in flight at a time, it goes over zeros, and the next begins only when it is on
+//! disk. So a crash leaves one of these:
+//!
+//! 1. *While a segment is prepared:* a file ending in `.new`, which is removed; or a whole one that holds nothing yet,
+//!    which is used.
+//! 2. *While a batch or footer is written:* any choice of its sectors. If the first one is there, its head says how far
+//!    the structure reaches, and beyond it all is zero. If not, all that is not zero behind the last sound structure is
+//!    of this one write. In both cases a sector is missing, nobody was told of the batch, and it is overwritten with
+//!    zeros. If no sector is missing it is sound.
+//! 3. *After it was written, before it was acknowledged:* a sound batch, which counts. It may have been on its way to
+//!    the disk when the process died, so the last structure is written once more, unchanged and durably, before
+//!    anything follows it.
+//! 4. *Between footer and the first batch of the next segment:* the next segment exists, because it was prepared before
+//!    the footer was written.
+//!
+//! Everything else is damage and refused: a wrong hash with all sectors there, an intact batch behind a missing one,
+//! anything not zero behind a torn one, a missing or foreign segment, a chain that does not fit. So is a sound end
+//! before the position of the durable mark: then an acknowledged batch was lost as a whole, or lost a sector and would
+//! pass for a torn one.
+
+use std::io;
+use std::sync::Arc;
+
+use super::aligned::AlignedBuffer;
+use super::error::JournalError;
+use super::format::{BLOCK_BYTES, Chain, Hash, Identity, Records, SECTOR_BYTES, is_zero_sector, parse_head, verify_hash};
+use super::mark::DurableMark;
+use super::segment::{BLOCK, Place, Segment, Step, UNFINISHED, Walk, segment_name, segment_number};
+use super::storage::{Access, Storage};
+
+/// Bytes looked at or zeroed at a time.
+const SCAN_BYTES: usize = 1 << 20;
+
+/// Receives every record in order: position and content; its error ends the start.
+pub type Each<'a> = dyn FnMut(u64, &[u8]) -> Result<(), String> + 'a;
+
+/// What a journal holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspection {
+    /// The journal.
+    pub identity: Identity,
+    /// Position of the last record.
+    pub position: u64,
+    /// Hash of the last batch, which fixes the whole history.
+    pub hash: Hash,
+    /// Batches.
+    pub batches: u64,
+    /// Bytes of an interrupted write at the end, which the next start will clear.
+    pub torn_bytes: u64,
+}
+
+/// A journal ready to be continued.
+pub(super) struct Recovered {
+    pub(super) identity: Identity,
+    pub(super) segment: Segment,
+    pub(super) offset: u64,
+    pub(super) chain: Chain,
+    pub(super) next: Option<Segment>,
+    pub(super) mark: DurableMark,
+    pub(super) torn_bytes: u64,
+}
+
+/// Reads and checks a whole journal without changing anything. Meant for a journal that no switch has open.
+///
+/// # Errors
+/// As for opening it.
+pub fn inspect(storage: &Arc<dyn Storage>, each: &mut Each<'_>) -> Result<Inspection, JournalError> {
+    let found = examine(storage, each)?;
+    Ok(Inspection {
+        identity: found.walk.identity,
+        position: found.walk.chain.position,
+        hash: found.walk.chain.hash,
+        batches: found.walk.chain.sequence,
+        torn_bytes: found.torn_bytes,
+    })
+}
+
+/// Reads and checks a whole journal, then clears the torn tail. The caller holds the lock.
+pub(super) fn recover(storage: &Arc<dyn Storage>, each: &mut Each<'_>) -> Result<Recovered, JournalError> {
+    let Examined { walk, torn_bytes, next } = examine(storage, each)?;
+    for name in names(&**storage)? {
+        if name.ends_with(UNFINISHED) {
+            storage.remove(&name).map_err(|error| failed(&**storage, "remove", &name, error))?;
+        }
+    }
+    let open = |number| Segment::open(&**storage, number, Access::Durable, Some(walk.identity), walk.chain.position + 1);
+    let (segment, _) = open(walk.segment.number)?;
+    let written = clear(&segment, walk.offset, torn_bytes).and_then(|()| match walk.last {
+        Some(place) if place.number == segment.number => rewrite(&segment, place),
+        _ => Ok(()),
+    });
+    written.map_err(|error| failed(&**storage, "repair", &segment_name(segment.number), error))?;
+    if let Some(place) = walk.last.filter(|place| place.number != segment.number) {
+        let (sealed, _) = open(place.number)?;
+        rewrite(&sealed, place).map_err(|error| failed(&**storage, "repair", &segment_name(sealed.number), error))?;
+    }
+    let mark = match existing(DurableMark::open_to_store(&**storage))? {
+        Some(mark) => mark,
+        None => DurableMark::create(&**storage)?,
+    };
+    mark.store(walk.identity, walk.chain.position)?;
+    Ok(Recovered {
+        identity: walk.identity,
+        offset: walk.offset,
+        chain: walk.chain,
+        next: next.map(open).transpose()?.map(|(segment, _)| segment),
+        segment,
+        mark,
+        torn_bytes,
+    })
+}
+
+struct Examined {
+    /// Stands at the end.
+    walk: Walk,
+    torn_bytes: u64,
+    /// Number of a prepared segment.
+    next: Option<u64>,
+}
+
+fn examine(storage: &Arc<dyn Storage>, each: &mut Each<'_>) -> Result<Examined, JournalError> {
+    let last_number = last_segment(&**storage)?;
+    let mut walk = Walk::start(Arc::clone(storage))?;
+    let torn_bytes = loop {
+        match walk.step()? {
+            Step::Batch(found) => {
+                for (position, record) in Records::new(walk.payload(&found), found.head.first_position) {
+                    each(position, record).map_err(|cause| JournalError::Rejected { position, cause })?;
+                }
+            }
+            Step::Sealed if walk.segment.number == last_number => {
+                return Err(walk.damaged(format!("the segment is sealed, but {} is missing", segment_name(last_number + 1))));
+            }
+            Step::Sealed => walk.enter_next()?,
+            Step::Blank => break headless_bytes(&walk)?,
+            Step::Torn(extent) => {
+                if written(&**storage, &walk.segment, walk.offset + extent)?.bytes > 0 {
+                    return Err(walk.damaged("a batch is incomplete, but more was written behind it".to_owned()));
+                }
+                break extent;
+            }
+            Step::Damaged(cause) => return Err(walk.damaged(cause)),
+        }
+    };
+    let next = (last_number > walk.segment.number).then_some(walk.segment.number + 1);
+    if let Some(number) = next {
+        refuse_unless_blank(&walk, number, last_number)?;
+    }
+    if let Some(mark) = existing(DurableMark::open_on(&**storage))? {
+        let durable = mark.load(walk.identity)?;
+        if durable > walk.chain.position {
+            return Err(JournalError::Lost {
+                file: storage.place(&segment_name(walk.segment.number)),
+                offset: walk.offset,
+                found: walk.chain.position,
+                durable,
+            });
+        }
+    }
+    Ok(Examined { walk, torn_bytes, next })
+}
+
+/// The highest segment number, after a check that none is missing before it.
+fn last_segment(storage: &dyn Storage) -> Result<u64, JournalError> {
+    let mut numbers: Vec<u64> = names(storage)?.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    let missing = (1..).zip(&numbers).find(|(expected, number)| expected != *number);
+    match (missing, numbers.last()) {
+        (_, None) => Err(JournalError::Missing { folder: storage.place("") }),
+        (Some((expected, _)), _) => Err(JournalError::Damaged {
+            file: storage.place(&segment_name(expected)),
+            offset: 0,
+            position: 0,
+            cause: "the file is missing, but later segments are there".to_owned(),
+        }),
+        (None, Some(last)) => Ok(*last),
+    }
+}
+
+/// What was written to a part of a segment that should be blank.
+struct Written {
+    /// Bytes up to the end of the last block that is not all zero.
+    bytes: u64,
+    /// Where an intact head stands.
+    head_at: Option<u64>,
+}
+
+fn written(storage: &dyn Storage, segment: &Segment, from: u64) -> Result<Written, JournalError> {
+    let mut buffer = AlignedBuffer::new(SCAN_BYTES);
+    let mut written = Written { bytes: 0, head_at: None };
+    let mut offset = from;
+    while offset < segment.bytes {
+        let bytes = (segment.bytes - offset).min(SCAN_BYTES as u64) as usize;
+        let chunk = &mut buffer.as_mut_slice()[..bytes];
+        segment.file.read(offset, chunk).map_err(|error| failed(storage, "read", &segment_name(segment.number), error))?;
+        for (block, at) in chunk.chunks_exact(BLOCK_BYTES).zip((offset..).step_by(BLOCK_BYTES)) {
+            if !block.chunks_exact(SECTOR_BYTES).all(is_zero_sector) {
+                written.bytes = at + BLOCK - from;
+                if written.head_at.is_none() && parse_head(block).is_ok() {
+                    written.head_at = Some(at);
+                }
+            }
+        }
+        offset += bytes as u64;
+    }
+    Ok(written)
+}
+
+/// Bytes of an interrupted write whose first sector is missing; 0 at a clean end. An intact head among them is refused:
+/// it was begun only after what is missing had been acknowledged.
+fn headless_bytes(walk: &Walk) -> Result<u64, JournalError> {
+    let written = written(&*walk.storage, &walk.segment, walk.offset)?;
+    match written.head_at {
+        None => Ok(written.bytes),
+        Some(at) => Err(walk.damaged(format!("nothing complete stands here, but what was written later, at byte {at}, is there"))),
+    }
+}
+
+/// Behind the walk's end there may be one prepared segment, and nothing may have been written to it.
+fn refuse_unless_blank(walk: &Walk, number: u64, last_number: u64) -> Result<(), JournalError> {
+    let storage = &*walk.storage;
+    let (segment, _) = Segment::open(storage, number, Access::Read, Some(walk.identity), walk.chain.position + 1)?;
+    if last_number > number || written(storage, &segment, BLOCK)?.bytes > 0 {
+        return Err(walk.damaged(format!("the segment ends here without a footer, but {} is in use", segment_name(last_number))));
+    }
+    Ok(())
+}
+
+fn clear(segment: &Segment, offset: u64, bytes: u64) -> io::Result<()> {
+    let zeros = AlignedBuffer::new((bytes as usize).min(SCAN_BYTES));
+    let mut cleared = 0;
+    while cleared < bytes {
+        let chunk = (bytes - cleared).min(SCAN_BYTES as u64);
+        segment.file.write(offset + cleared, &zeros.as_slice()[..chunk as usize])?;
+        cleared += chunk;
+    }
+    Ok(())
+}
+
+/// Writes the last structure once more as it is. It has been verified, and is again: what is written must not be what a
+/// failing read made up.
+fn rewrite(segment: &Segment, place: Place) -> io::Result<()> {
+    let mut buffer = AlignedBuffer::new(place.bytes as usize);
+    segment.file.read(place.offset, buffer.as_mut_slice())?;
+    if verify_hash(buffer.as_slice()).is_none() {
+        return Err(io::Error::other("it reads differently the second time"));
+    }
+    segment.file.write(place.offset, buffer.as_slice())
+}
+
+/// The mark, unless there is none.
+fn existing(opened: Result<DurableMark, JournalError>) -> Result<Option<DurableMark>, JournalError> {
+    match opened {
+        Ok(mark) => Ok(Some(mark)),
+        Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn names(storage: &dyn Storage) -> Result<Vec<String>, JournalError> {
+    match storage.names() {
+        Ok(names) => Ok(names),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(JournalError::Missing { folder: storage.place("") }),
+        Err(error) => Err(failed(storage, "read", "", error)),
+    }
+}
+
+fn failed(storage: &dyn Storage, action: &'static str, name: &str, error: io::Error) -> JournalError {
+    JournalError::Io { action, file: storage.place(name), error }
+}

@@ -1,0 +1,238 @@
+//! Accounts and the one way money moves between them.
+//!
+//! Always true here: the sum over all accounts is zero, because the only change is [`Accounts::post`], which takes from one
+//! account what it gives to another. A balance is what the campus owes the account's owner, so a purse with money in it is
+//! positive and the account that the money came from is negative.
+
+use crate::limits::ACCOUNT_FEN_MAX;
+
+/// An account's number. The first are the campus's own, in the order of [`House::ALL`].
+pub type AccountId = u32;
+
+/// The campus's own accounts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum House {
+    /// Cash in the drawers of the counters.
+    CashDesk = 0,
+    /// Owed by the bank for top-ups.
+    BankClearing = 1,
+    /// Fees earned: management fees, card replacement.
+    Fees = 2,
+    /// Grants and subsidies handed out; the subsidies that cards are imported with come from here.
+    Grants = 3,
+    /// What has no home yet; the cash balances that cards are imported with come from here until the predecessor's books are closed.
+    Suspense = 4,
+}
+
+impl House {
+    /// All of them, in account order.
+    pub const ALL: [Self; 5] = [Self::CashDesk, Self::BankClearing, Self::Fees, Self::Grants, Self::Suspense];
+
+    /// Its account.
+    #[must_use]
+    pub fn account(self) -> AccountId {
+        AccountId::from(self as u8)
+    }
+
+    /// Its name in reports and in PostgreSQL.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CashDesk => "cash_desk",
+            Self::BankClearing => "bank_clearing",
+            Self::Fees => "fees",
+            Self::Grants => "grants",
+            Self::Suspense => "suspense",
+        }
+    }
+}
+
+/// Whose an account is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner {
+    /// The campus itself.
+    House(House),
+    /// The cash purse of the holder with this index.
+    Cash(u32),
+    /// The subsidy purse of the holder with this index.
+    Subsidy(u32),
+    /// The merchant with this index.
+    Merchant(u32),
+}
+
+impl Owner {
+    /// The kind's name in reports and in PostgreSQL.
+    #[must_use]
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::House(_) => "house",
+            Self::Cash(_) => "cash",
+            Self::Subsidy(_) => "subsidy",
+            Self::Merchant(_) => "merchant",
+        }
+    }
+
+    /// The owner as one number, for digests.
+    pub(super) fn packed(self) -> u64 {
+        match self {
+            Self::House(house) => u64::from(house as u8),
+            Self::Cash(holder) => 1 << 32 | u64::from(holder),
+            Self::Subsidy(holder) => 2 << 32 | u64::from(holder),
+            Self::Merchant(merchant) => 3 << 32 | u64::from(merchant),
+        }
+    }
+}
+
+/// One movement of money: `amount` fen from `debit` to `credit`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Movement {
+    /// The account that gives.
+    pub debit: AccountId,
+    /// The account that receives.
+    pub credit: AccountId,
+    /// Fen, above zero.
+    pub amount: u64,
+}
+
+/// The movements of one decision: none, one or two (one a purse).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Movements {
+    list: [Movement; 2],
+    count: u8,
+}
+
+impl Movements {
+    /// Adds a movement; one of nothing is left out.
+    pub(super) fn push(&mut self, debit: AccountId, credit: AccountId, amount: u64) {
+        if amount > 0 {
+            self.list[usize::from(self.count)] = Movement { debit, credit, amount };
+            self.count += 1;
+        }
+    }
+
+    /// Them, in the order in which they were posted.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Movement] {
+        &self.list[..usize::from(self.count)]
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Account {
+    balance: i64,
+    owner: Owner,
+}
+
+/// Every account there is.
+pub struct Accounts {
+    accounts: Vec<Account>,
+}
+
+impl Accounts {
+    pub(super) fn new() -> Self {
+        Self { accounts: House::ALL.iter().map(|&house| Account { balance: 0, owner: Owner::House(house) }).collect() }
+    }
+
+    pub(super) fn open(&mut self, owner: Owner) -> AccountId {
+        self.accounts.push(Account { balance: 0, owner });
+        self.accounts.len() as AccountId - 1
+    }
+
+    /// The balance in fen.
+    ///
+    /// # Panics
+    /// If there is no such account.
+    #[must_use]
+    pub fn balance(&self, account: AccountId) -> i64 {
+        self.accounts[account as usize].balance
+    }
+
+    /// Whose it is.
+    ///
+    /// # Panics
+    /// If there is no such account.
+    #[must_use]
+    pub fn owner(&self, account: AccountId) -> Owner {
+        self.accounts[account as usize].owner
+    }
+
+    /// How many there are; their numbers run from 0.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.accounts.len() as u32
+    }
+
+    /// The sum over all accounts in fen. Zero, or the ledger is broken.
+    #[must_use]
+    pub fn sum(&self) -> i128 {
+        self.accounts.iter().map(|account| i128::from(account.balance)).sum()
+    }
+
+    /// Whether these movements keep every account within what a report can carry. Asked before the point of no return.
+    pub(super) fn can_post(&self, movements: &Movements) -> bool {
+        movements.as_slice().iter().all(|movement| {
+            i64::try_from(movement.amount).is_ok_and(|amount| {
+                amount <= ACCOUNT_FEN_MAX
+                    && self.balance(movement.debit) >= amount - ACCOUNT_FEN_MAX
+                    && self.balance(movement.credit) <= ACCOUNT_FEN_MAX - amount
+            })
+        })
+    }
+
+    /// Moves the money.
+    pub(super) fn post(&mut self, movements: &Movements) {
+        for movement in movements.as_slice() {
+            assert!(
+                movement.amount > 0 && movement.debit != movement.credit,
+                "a movement takes something from one account to another"
+            );
+            let amount = i64::try_from(movement.amount).expect("an amount is checked before it is posted");
+            let debit = &mut self.accounts[movement.debit as usize].balance;
+            *debit = debit.checked_sub(amount).expect("room is checked before it is posted");
+            let credit = &mut self.accounts[movement.credit as usize].balance;
+            *credit = credit.checked_add(amount).expect("room is checked before it is posted");
+        }
+    }
+
+    /// Bytes held.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.accounts.capacity() * size_of::<Account>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn posting_keeps_the_sum_at_zero() {
+        let mut accounts = Accounts::new();
+        let (cash, merchant) = (accounts.open(Owner::Cash(0)), accounts.open(Owner::Merchant(0)));
+        let mut movements = Movements::default();
+        movements.push(House::Suspense.account(), cash, 500);
+        movements.push(cash, merchant, 120);
+        accounts.post(&movements);
+        assert_eq!((accounts.balance(cash), accounts.balance(merchant), accounts.balance(4)), (380, 120, -500));
+        assert_eq!(accounts.sum(), 0);
+    }
+
+    #[test]
+    fn nothing_is_no_movement_and_the_ceiling_is_kept() {
+        let mut accounts = Accounts::new();
+        let cash = accounts.open(Owner::Cash(0));
+        let mut movements = Movements::default();
+        movements.push(0, cash, 0);
+        assert!(movements.as_slice().is_empty());
+        movements.push(0, cash, ACCOUNT_FEN_MAX.unsigned_abs());
+        assert!(accounts.can_post(&movements));
+        accounts.post(&movements);
+        let mut one = Movements::default();
+        one.push(1, cash, 1);
+        assert!(!accounts.can_post(&one));
+        let mut over = Movements::default();
+        over.push(1, 2, ACCOUNT_FEN_MAX.unsigned_abs() + 1);
+        assert!(!accounts.can_post(&over));
+    }
+}

@@ -1,0 +1,363 @@
+//! The ledger: who has how much, what was decided, and the one function that changes it.
+//!
+//! A deterministic state machine without I/O, clock or randomness: [`Ledger::apply`] takes a command and the moment of its
+//! decision and gives the outcome; the same commands in the same order give the same state, shown by an equal
+//! [`Ledger::digest`]. The live switch and every replica run this same code.
+//!
+//! Always true here: the sum over all accounts is zero; a decision and the memory of it are one step; the position rises
+//! by one with every command. A decline is an outcome like any other, not an error: what must not happen is asserted, and
+//! ends the process.
+
+pub mod accounts;
+pub mod command;
+pub mod identities;
+mod label;
+mod purchase;
+pub mod registry;
+mod replay;
+mod response;
+mod reversal;
+
+pub use accounts::Movements;
+pub use command::{Command, Outcome, PurseChoice, Request};
+pub use label::Label;
+pub use response::Response;
+
+use std::ops::RangeInclusive;
+
+use accounts::{Accounts, House, Owner};
+use identities::{Identities, Place, Remembered, State};
+use registry::{Card, Holder, HolderId, Merchant, NONE, Registry, Terminal};
+
+use crate::calendar::{Date, Timestamp};
+use crate::limits::{CLOCK_AHEAD_DAYS, PURSE_FEN_MAX};
+use crate::session::{Nonces, Session};
+
+/// The limits that decisions depend on. They are journaled, so that a replay decides alike.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// The highest amount of one operation in fen.
+    pub amount_max: u32,
+    /// For how many business days an identity is remembered.
+    pub identity_days: u16,
+}
+
+/// The whole state.
+pub struct Ledger {
+    position: u64,
+    business_date: Date,
+    policy: Policy,
+    registry: Registry,
+    accounts: Accounts,
+    identities: Identities,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ledger {
+    /// The state before the first record.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            position: 0,
+            business_date: Date(0),
+            policy: Policy { amount_max: 0, identity_days: 1 },
+            registry: Registry::new(),
+            accounts: Accounts::new(),
+            identities: Identities::new(),
+        }
+    }
+
+    /// The position of the last command applied; 0: none.
+    #[must_use]
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The day on whose books decisions are made.
+    #[must_use]
+    pub fn business_date(&self) -> Date {
+        self.business_date
+    }
+
+    /// The limits in force.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// Who takes part.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The accounts.
+    #[must_use]
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
+    }
+
+    /// What is remembered.
+    #[must_use]
+    pub fn identities(&self) -> &Identities {
+        &self.identities
+    }
+
+    /// The days of DE13 that a request may carry: those whose identities are kept, and a clock a little ahead.
+    #[must_use]
+    pub fn window(&self) -> RangeInclusive<Date> {
+        self.oldest_day()..=Date(self.business_date.0.saturating_add(CLOCK_AHEAD_DAYS))
+    }
+
+    fn oldest_day(&self) -> Date {
+        Date(self.business_date.0.saturating_sub(self.policy.identity_days.max(1) - 1))
+    }
+
+    /// What can be spent from the holder's cash and subsidy purse, in fen.
+    #[must_use]
+    pub fn available(&self, holder: &Holder) -> [i64; 2] {
+        [self.accounts.balance(holder.cash()), self.accounts.balance(holder.subsidy())]
+    }
+
+    /// The decision on an identity that is remembered; a tombstone is none, for its message has not come yet.
+    #[must_use]
+    pub fn recall(&self, identity: identities::Identity) -> Option<(Place, &Remembered)> {
+        let place = self.identities.find(identity)?;
+        let remembered = self.identities.get(place);
+        (remembered.state != State::Tombstone).then_some((place, remembered))
+    }
+
+    /// Applies one command at the next position. An outcome whose response is not remembered
+    /// ([`Response::is_remembered`]) has changed nothing and took no position.
+    ///
+    /// # Panics
+    /// Where the command could not have been made by this switch: callers check files and messages before.
+    pub fn apply(&mut self, timestamp: Timestamp, command: &Command<'_>) -> Outcome {
+        let position = self.position + 1;
+        let outcome = match command {
+            Command::Policy(policy) => {
+                assert!(policy.identity_days > 0, "identities are kept for a day at least");
+                self.policy = *policy;
+                self.identities.forget_before(self.oldest_day());
+                Outcome::of(Response::Approved)
+            }
+            Command::Cutover(date) => {
+                assert!(*date > self.business_date, "the business date only moves on");
+                self.business_date = *date;
+                self.identities.forget_before(self.oldest_day());
+                Outcome::of(Response::Approved)
+            }
+            Command::Imported { .. } => Outcome::of(Response::Approved),
+            Command::Merchant { .. } | Command::Terminal { .. } | Command::Card { .. } => self.enter(command),
+            Command::SignOn { request, terminal_nonce, switch_nonce } => {
+                let place = self.remember(position, request, Response::Approved);
+                self.identities.keep_nonce(place, position, *switch_nonce);
+                self.terminal(request).session.sign_on(Nonces { terminal: *terminal_nonce, switch: *switch_nonce });
+                Outcome::of(Response::Approved)
+            }
+            Command::SignOff(request) => {
+                self.remember(position, request, Response::Approved);
+                self.terminal(request).session.sign_off();
+                Outcome::of(Response::Approved)
+            }
+            Command::Purchase { request, purse } => self.purchase(position, request, *purse),
+            Command::Reversal { request, original } => self.reversal(position, request, *original),
+            Command::Unknown(request) => {
+                self.remember(position, request, Response::InvalidTransaction);
+                Outcome::of(Response::InvalidTransaction)
+            }
+        };
+        if outcome.response.is_remembered() {
+            self.position = position;
+            if let Some(request) = command.request() {
+                self.note_activity(timestamp, request);
+            }
+        }
+        outcome
+    }
+
+    fn note_activity(&mut self, timestamp: Timestamp, request: &Request) {
+        let terminal = self.terminal(request);
+        terminal.last_activity = timestamp;
+        terminal.session.proved(request.slot);
+        if let Some(card) = request.content.card().and_then(|number| self.registry.cards.find(&number)) {
+            self.registry.cards.row_mut(card).last_activity = u32::try_from(timestamp / 1_000_000).unwrap_or(u32::MAX);
+        }
+    }
+
+    fn terminal(&mut self, request: &Request) -> &mut Terminal {
+        self.registry.terminals.row_mut(request.identity.terminal())
+    }
+
+    /// Puts a decision into memory. A tombstone under the same identity gives way to it.
+    fn remember(&mut self, position: u64, request: &Request, response: Response) -> Place {
+        let merchant = self.registry.terminals[request.identity.terminal()].merchant;
+        let entry =
+            Remembered::new(request.identity, request.content, request.echo, position, merchant, self.business_date, response);
+        match self.identities.find(request.identity) {
+            None => self.identities.remember(request.identity.date, entry),
+            Some(place) => {
+                assert_eq!(self.identities.get(place).state, State::Tombstone, "an identity is decided once");
+                self.identities.replace(place, entry)
+            }
+        }
+    }
+
+    fn enter(&mut self, command: &Command<'_>) -> Outcome {
+        let mut outcome = Outcome::of(Response::Approved);
+        match *command {
+            Command::Merchant { id, name, category, fee_bp } => match self.registry.merchants.find(&id) {
+                Some(index) => {
+                    let merchant = self.registry.merchants.row_mut(index);
+                    (merchant.name, merchant.category, merchant.fee_bp) = (name.into(), category, fee_bp);
+                }
+                None => {
+                    let account = self.accounts.open(Owner::Merchant(self.registry.merchants.rows().len() as u32));
+                    self.registry.merchants.add(Merchant { id, name: name.into(), category, fee_bp, account });
+                }
+            },
+            Command::Terminal { id, merchant, kind, zone, wrapped_key } => {
+                assert!((merchant as usize) < self.registry.merchants.rows().len(), "a terminal's merchant is known");
+                match self.registry.terminals.find(&id) {
+                    Some(index) => {
+                        let terminal = self.registry.terminals.row_mut(index);
+                        if terminal.wrapped_key != wrapped_key {
+                            (terminal.wrapped_key, terminal.session) = (wrapped_key, Session::default());
+                        }
+                        (terminal.merchant, terminal.kind, terminal.zone) = (merchant, kind, zone);
+                    }
+                    None => {
+                        let session = Session::default();
+                        self.registry.terminals.add(Terminal { id, merchant, kind, zone, wrapped_key, session, last_activity: 0 });
+                    }
+                }
+            }
+            Command::Card { number, holder, class, status, expires, opening } => {
+                let holder = self.registry.holders.find(&holder).unwrap_or_else(|| {
+                    let index = self.open_holder(holder, opening);
+                    let holder = &self.registry.holders[index];
+                    outcome.movements.push(House::Suspense.account(), holder.cash(), opening[0].unsigned_abs());
+                    outcome.movements.push(House::Grants.account(), holder.subsidy(), opening[1].unsigned_abs());
+                    self.accounts.post(&outcome.movements);
+                    index
+                });
+                let index = match self.registry.cards.find(&number) {
+                    Some(index) => {
+                        let card = self.registry.cards.row_mut(index);
+                        assert_eq!(card.holder, holder, "a card stays its holder's");
+                        (card.class, card.status, card.expires) = (class, status, expires);
+                        index
+                    }
+                    None => self.registry.cards.add(Card { number, holder, class, status, expires, last_activity: 0 }),
+                };
+                let live = &mut self.registry.holders.row_mut(holder).live_card;
+                if status.is_live() {
+                    assert!(*live == NONE || *live == index, "one person, one live card");
+                    *live = index;
+                } else if *live == index {
+                    *live = NONE;
+                }
+            }
+            _ => unreachable!("only parties are entered"),
+        }
+        outcome
+    }
+
+    fn open_holder(&mut self, id: HolderId, opening: [i64; 2]) -> u32 {
+        assert!(opening.iter().all(|fen| (0..=PURSE_FEN_MAX).contains(fen)), "opening balances are checked before they are posted");
+        let index = self.registry.holders.rows().len() as u32;
+        let account = self.accounts.open(Owner::Cash(index));
+        self.accounts.open(Owner::Subsidy(index));
+        self.registry.holders.add(Holder { id, account, live_card: NONE, opening })
+    }
+
+    /// The owner of an account as its kind and its number or name, as reports and PostgreSQL show it.
+    #[must_use]
+    pub fn owner_names(&self, owner: Owner) -> (&'static str, &str) {
+        let name = match owner {
+            Owner::House(house) => house.name(),
+            Owner::Cash(holder) | Owner::Subsidy(holder) => self.registry.holders[holder].id.as_str(),
+            Owner::Merchant(merchant) => self.registry.merchants[merchant].id.as_str(),
+        };
+        (owner.kind(), name)
+    }
+
+    /// BLAKE3 over the whole state: equal digests, equal states.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut block = Vec::with_capacity(1 << 16);
+        let mut words = |word: u64| {
+            block.extend_from_slice(&word.to_le_bytes());
+            if block.len() >= 1 << 16 {
+                hasher.update(&block);
+                block.clear();
+            }
+        };
+        for word in [
+            self.position,
+            u64::from(self.business_date.0),
+            u64::from(self.policy.amount_max),
+            u64::from(self.policy.identity_days),
+        ] {
+            words(word);
+        }
+        for account in 0..self.accounts.count() {
+            words(self.accounts.balance(account).cast_unsigned());
+            words(self.accounts.owner(account).packed());
+        }
+        self.digest_registry(&mut words);
+        self.identities.digest(&mut words);
+        hasher.update(&block);
+        *hasher.finalize().as_bytes()
+    }
+
+    fn digest_registry(&self, words: &mut impl FnMut(u64)) {
+        fn bytes(words: &mut impl FnMut(u64), bytes: &[u8]) {
+            words(bytes.len() as u64);
+            for chunk in bytes.chunks(8) {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                words(u64::from_le_bytes(word));
+            }
+        }
+        let nonces = |words: &mut _, nonces: Option<Nonces>| match nonces {
+            Some(nonces) => bytes(words, &[nonces.terminal, nonces.switch].concat()),
+            None => bytes(words, &[]),
+        };
+        words(self.registry.merchants.rows().len() as u64);
+        for merchant in self.registry.merchants.rows() {
+            bytes(words, merchant.id.as_str().as_bytes());
+            bytes(words, merchant.name.as_bytes());
+            words(u64::from(merchant.category as u8) << 48 | u64::from(merchant.fee_bp) << 32 | u64::from(merchant.account));
+        }
+        words(self.registry.terminals.rows().len() as u64);
+        for terminal in self.registry.terminals.rows() {
+            bytes(words, &terminal.id);
+            words(u64::from(terminal.kind as u8) << 32 | u64::from(terminal.merchant));
+            bytes(words, terminal.zone.as_str().as_bytes());
+            bytes(words, &terminal.wrapped_key);
+            nonces(words, terminal.session.current);
+            nonces(words, terminal.session.previous);
+            words(terminal.last_activity);
+        }
+        words(self.registry.holders.rows().len() as u64);
+        for holder in self.registry.holders.rows() {
+            bytes(words, holder.id.as_str().as_bytes());
+            words(u64::from(holder.account) << 32 | u64::from(holder.live_card));
+            words(holder.opening[0].cast_unsigned());
+            words(holder.opening[1].cast_unsigned());
+        }
+        words(self.registry.cards.rows().len() as u64);
+        for card in self.registry.cards.rows() {
+            words(card.number.packed());
+            words(u64::from(card.last_activity) << 32 | u64::from(card.holder));
+            words(u64::from(card.class as u8) << 32 | u64::from(card.status as u8) << 16 | u64::from(card.expires.0));
+        }
+    }
+}

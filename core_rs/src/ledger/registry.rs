@@ -1,0 +1,309 @@
+//! Who takes part: merchants, their terminals, cardholders and their cards.
+//!
+//! Always true here: nothing is ever removed, so an index, once given, names the same party for ever; one holder has at
+//! most one live card; every terminal belongs to a known merchant.
+
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::accounts::AccountId;
+use super::label::Label;
+use crate::calendar::Date;
+use crate::card_number::CardNumber;
+use crate::session::Session;
+
+/// An enumeration whose variants have a permanent number in the journal and a name in files, reports and PostgreSQL.
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $number:literal $text:literal),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$variant_meta])* $variant = $number),+ }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Its name in files, reports and PostgreSQL.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $text),+ }
+            }
+
+            /// The one with this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|candidate| candidate.name() == name)
+            }
+
+            /// The one with this journal number.
+            #[must_use]
+            pub fn from_number(number: u8) -> Option<Self> {
+                Self::ALL.iter().copied().find(|candidate| *candidate as u8 == number)
+            }
+        }
+    };
+}
+
+named! {
+    /// What a merchant sells.
+    Category {
+        /// Meals; takes the subsidy purse.
+        Canteen = 1 "canteen",
+        /// Supermarkets and kiosks of goods.
+        Shop = 2 "shop",
+        /// The clinic.
+        Clinic = 3 "clinic",
+        /// Baths.
+        Bath = 4 "bath",
+        /// Electricity and water.
+        Utility = 5 "utility",
+        /// The library.
+        Library = 6 "library",
+        /// Doors.
+        Gate = 7 "gate",
+        /// Counters of the administration.
+        Office = 8 "office",
+    }
+}
+
+impl Category {
+    /// Whether the subsidy purse may be spent here: a meal subsidy is for meals.
+    #[must_use]
+    pub fn takes_subsidy(self) -> bool {
+        self == Self::Canteen
+    }
+}
+
+named! {
+    /// What a terminal is, and so what it may do.
+    TerminalKind {
+        /// A till.
+        Pos = 1 "pos",
+        /// A self-service machine.
+        Kiosk = 2 "kiosk",
+        /// A staffed counter, allowed to load.
+        Counter = 3 "counter",
+        /// A door.
+        Gate = 4 "gate",
+        /// A metered tap.
+        Water = 5 "water",
+        /// A lending desk.
+        Library = 6 "library",
+        /// An electricity meter.
+        Meter = 7 "meter",
+    }
+}
+
+named! {
+    /// Whom a card is for.
+    CardClass {
+        /// Staff.
+        Teacher = 1 "teacher",
+        /// Students.
+        Student = 2 "student",
+        /// People who work for a merchant.
+        Merchant = 3 "merchant",
+        /// Family of staff.
+        Family = 4 "family",
+        /// Guests.
+        Temporary = 5 "temporary",
+    }
+}
+
+named! {
+    /// Where a card stands in its life.
+    CardStatus {
+        /// In use.
+        Active = 1 "active",
+        /// Issued, not yet in use.
+        Inactive = 2 "inactive",
+        /// Reported lost.
+        Lost = 3 "lost",
+        /// Stopped by the administration.
+        Frozen = 4 "frozen",
+        /// Out of use for ever.
+        Cancelled = 5 "cancelled",
+    }
+}
+
+impl CardStatus {
+    /// Whether the card is, or may become without a new paper, the one card of its holder. A lost card may have been
+    /// replaced, a cancelled one is out of use.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Active | Self::Inactive | Self::Frozen)
+    }
+}
+
+/// A merchant's number as DE42 carries it, without its padding.
+pub type MerchantId = Label<15>;
+/// A holder's number: student number, staff number.
+pub type HolderId = Label<20>;
+/// A part of the campus that doors guard.
+pub type Zone = Label<16>;
+/// DE41: eight bytes, padded with spaces on the right.
+pub type TerminalId = [u8; 8];
+
+/// A merchant.
+pub struct Merchant {
+    /// Its number.
+    pub id: MerchantId,
+    /// Its name, UTF-8.
+    pub name: Box<str>,
+    /// What it sells.
+    pub category: Category,
+    /// Management fee in basis points of its turnover.
+    pub fee_bp: u16,
+    /// Where its takings stand.
+    pub account: AccountId,
+}
+
+/// A terminal.
+pub struct Terminal {
+    /// DE41.
+    pub id: TerminalId,
+    /// Index of its merchant.
+    pub merchant: u32,
+    /// What it is.
+    pub kind: TerminalKind,
+    /// Where it stands.
+    pub zone: Zone,
+    /// Its master key, wrapped under the switch's key encryption key (RFC 3394).
+    pub wrapped_key: [u8; 24],
+    /// Its session.
+    pub session: Session,
+    /// When its last remembered decision was made; 0: never.
+    pub last_activity: u64,
+}
+
+/// A cardholder. The cash purse is `account`, the subsidy purse the one after.
+pub struct Holder {
+    /// Its number.
+    pub id: HolderId,
+    /// The cash purse.
+    pub account: AccountId,
+    /// Index of the live card, or [`NONE`].
+    pub live_card: u32,
+    /// The balances the holder was imported with, cash and subsidy, in fen.
+    pub opening: [i64; 2],
+}
+
+impl Holder {
+    /// The cash purse's account.
+    #[must_use]
+    pub fn cash(&self) -> AccountId {
+        self.account
+    }
+
+    /// The subsidy purse's account.
+    #[must_use]
+    pub fn subsidy(&self) -> AccountId {
+        self.account + 1
+    }
+}
+
+/// A card.
+pub struct Card {
+    /// DE2.
+    pub number: CardNumber,
+    /// Index of its holder.
+    pub holder: u32,
+    /// Whom it is for.
+    pub class: CardClass,
+    /// Where it stands in its life.
+    pub status: CardStatus,
+    /// The last day on which it is valid.
+    pub expires: Date,
+    /// When its last remembered decision was made, in seconds since 1970; 0: never.
+    pub last_activity: u32,
+}
+
+/// No index.
+pub const NONE: u32 = u32::MAX;
+
+/// Rows that are found by a key and never removed.
+pub struct Table<K, R> {
+    rows: Vec<R>,
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+    key: fn(&R) -> K,
+}
+
+impl<K: Hash + Eq, R> Table<K, R> {
+    fn new(key: fn(&R) -> K) -> Self {
+        Self { rows: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default(), key }
+    }
+
+    /// The index of the row with this key.
+    #[must_use]
+    #[inline]
+    pub fn find(&self, key: &K) -> Option<u32> {
+        self.index.find(self.hasher.hash_one(key), |&row| (self.key)(&self.rows[row as usize]) == *key).copied()
+    }
+
+    pub(super) fn add(&mut self, row: R) -> u32 {
+        let key = (self.key)(&row);
+        assert!(self.find(&key).is_none(), "a key names one row");
+        let index = self.rows.len() as u32;
+        self.rows.push(row);
+        let (rows, hasher, key_of) = (&self.rows, &self.hasher, self.key);
+        self.index.insert_unique(hasher.hash_one(&key), index, |&row| hasher.hash_one((key_of)(&rows[row as usize])));
+        index
+    }
+
+    pub(super) fn row_mut(&mut self, index: u32) -> &mut R {
+        &mut self.rows[index as usize]
+    }
+
+    /// All rows, by index.
+    #[must_use]
+    pub fn rows(&self) -> &[R] {
+        &self.rows
+    }
+
+    /// Bytes held, without what the rows themselves point to.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.rows.capacity() * size_of::<R>() + self.index.allocation_size()
+    }
+}
+
+impl<K: Hash + Eq, R> std::ops::Index<u32> for Table<K, R> {
+    type Output = R;
+
+    #[inline]
+    fn index(&self, index: u32) -> &R {
+        &self.rows[index as usize]
+    }
+}
+
+/// Every party.
+pub struct Registry {
+    /// Merchants by number.
+    pub merchants: Table<MerchantId, Merchant>,
+    /// Terminals by DE41.
+    pub terminals: Table<TerminalId, Terminal>,
+    /// Holders by number.
+    pub holders: Table<HolderId, Holder>,
+    /// Cards by number.
+    pub cards: Table<CardNumber, Card>,
+}
+
+impl Registry {
+    pub(super) fn new() -> Self {
+        Self {
+            merchants: Table::new(|merchant| merchant.id),
+            terminals: Table::new(|terminal| terminal.id),
+            holders: Table::new(|holder| holder.id),
+            cards: Table::new(|card| card.number),
+        }
+    }
+
+    /// The holder of a card.
+    #[must_use]
+    pub fn holder_of(&self, card: &Card) -> &Holder {
+        &self.holders[card.holder]
+    }
+}

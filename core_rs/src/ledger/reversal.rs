@@ -1,0 +1,91 @@
+//! The reversal: a terminal that got no answer takes back what it asked for.
+//!
+//! A reversal is never refused for what it finds. It undoes a purchase that stands; it changes nothing where there is
+//! nothing left to undo; and where its original has not come yet, it leaves a tombstone, so that the original, should it
+//! still come, takes nothing. One thing it will not do is undo a purchase of another card or amount than it names: that
+//! is a terminal in confusion (94), and giving back somebody else's money would make it worse.
+
+use super::accounts::Movements;
+use super::identities::{Content, Echo, Identity, Remembered, State};
+use super::registry::NONE;
+use super::{Ledger, Outcome, Request, Response};
+
+/// Whether a reversal's content can be meant for this original: what both of them name is equal.
+fn concerns(reversal: Content, original: Content) -> bool {
+    fn agree<T: PartialEq + Copy>(ours: Option<T>, theirs: Option<T>) -> bool {
+        ours.is_none() || theirs.is_none() || ours == theirs
+    }
+    agree(reversal.card(), original.card()) && agree(reversal.amount(), original.amount())
+}
+
+impl Ledger {
+    pub(super) fn reversal(&mut self, position: u64, request: &Request, original: Identity) -> Outcome {
+        let known = self.identities.find(original);
+        let found = known.map(|place| (place, *self.identities.get(place)));
+        if let Some((_, original)) = found
+            && original.state != State::Tombstone
+            && !concerns(request.content, original.content)
+        {
+            self.remember(position, request, Response::DuplicateDiffers);
+            return Outcome { original: Some(original.position()), ..Outcome::of(Response::DuplicateDiffers) };
+        }
+
+        // The point of no return: a reversal that concerns its original is done.
+        let mut outcome = Outcome::of(Response::Approved);
+        let mut card = request.content.card();
+        match found {
+            None => {
+                let nothing = Content::new(None, None, None, false);
+                let tombstone = Remembered::new(
+                    original,
+                    nothing,
+                    Echo::default(),
+                    position,
+                    0,
+                    self.business_date,
+                    Response::InvalidTransaction,
+                );
+                let place = self.identities.remember(original.date, tombstone);
+                self.identities.get_mut(place).state = State::Tombstone;
+            }
+            Some((place, purchase)) if purchase.state == State::Purchased => {
+                self.undo(&purchase, &mut outcome);
+                self.identities.get_mut(place).state = State::Undone;
+                card = purchase.content.card();
+            }
+            Some((_, decided)) => {
+                outcome.original = (decided.state != State::Tombstone).then(|| decided.position());
+            }
+        }
+        let place = self.remember(position, request, Response::Approved);
+        let holder =
+            card.and_then(|number| self.registry.cards.find(&number)).map_or(NONE, |card| self.registry.cards[card].holder);
+        if holder != NONE {
+            let after = self.available(&self.registry.holders[holder]);
+            outcome.after = Some(after);
+            let remembered = self.identities.get_mut(place);
+            [remembered.cash_after, remembered.subsidy_after] = after;
+            remembered.subsidy = outcome.paid[1] as u32;
+        }
+        outcome
+    }
+
+    /// Gives a purchase back to the purses that paid it.
+    fn undo(&mut self, purchase: &Remembered, outcome: &mut Outcome) {
+        let card =
+            purchase.content.card().and_then(|number| self.registry.cards.find(&number)).expect("a purchase has a known card");
+        let holder = self.registry.holder_of(&self.registry.cards[card]);
+        let amount = purchase.content.amount().expect("a purchase has an amount");
+        let subsidy = u64::from(purchase.subsidy);
+        let merchant = self.registry.merchants[purchase.merchant()].account;
+        let mut movements = Movements::default();
+        movements.push(merchant, holder.cash(), amount - subsidy);
+        movements.push(merchant, holder.subsidy(), subsidy);
+        // The money was there before: no account is carried further than it was, but by loads, which keep far below the bound.
+        assert!(self.accounts.can_post(&movements), "what was paid can be given back");
+        self.accounts.post(&movements);
+        outcome.movements = movements;
+        outcome.paid = [amount - subsidy, subsidy];
+        outcome.original = Some(purchase.position());
+    }
+}

@@ -1,0 +1,35 @@
+//! The core of the campus card switch.
+//!
+//! | room | what it holds |
+//! |---|---|
+//! | [`limits`] | every bound, with its reason |
+//! | [`calendar`], [`card_number`] | days and card numbers |
+//! | [`iso8583`], [`mac`] | the terminals' protocol: bytes in, elements out, and the keys that prove them |
+//! | [`session`] | which key a terminal speaks under |
+//! | [`ledger`] | accounts, parties, what was decided; deterministic |
+//! | [`journal`] | what was decided, on stable storage |
+//! | [`authorizer`] | from a message's bytes to its reply's, through all of the above |
+//! | [`import`] | files of merchants, terminals and cards |
+//! | [`reactor`] | sockets and waves |
+//! | [`replica`], [`copy`] | a second ledger fed from the journal, and the rows it gives to PostgreSQL |
+//! | [`show`], [`stats`] | what operators see |
+//!
+//! `iso8583`, `mac`, `session` and `ledger` do no I/O and read no clock or randomness.
+
+pub mod authorizer;
+pub mod calendar;
+pub mod card_number;
+pub mod copy;
+pub mod import;
+pub mod iso8583;
+pub mod journal;
+pub mod ledger;
+pub mod limits;
+pub mod mac;
+#[cfg(feature = "python")]
+mod python;
+pub mod reactor;
+pub mod replica;
+pub mod session;
+pub mod show;
+pub mod stats;

@@ -1,0 +1,64 @@
+//! Every bound of the core, with its unit and its reason. Past a bound the switch answers 91 or closes a connection; it
+//! never grows.
+
+/// The last year a date may name: a day is held in 16 bits from 2000 on.
+pub const DATE_YEAR_MAX: i16 = 2178;
+
+/// The most an account may hold or owe, in fen: DE54 and reports have twelve digits for it.
+pub const ACCOUNT_FEN_MAX: i64 = 999_999_999_999;
+
+/// The most a purse may be opened with, in fen: a tenth of an account's bound, so that giving back always has room.
+pub const PURSE_FEN_MAX: i64 = 99_999_999_999;
+
+/// The highest transaction number: DE37 has twelve digits.
+pub const POSITION_MAX: u64 = 999_999_999_999;
+
+/// Bytes of the record of one decision on a terminal's message, at most: what is asked for before it is made.
+pub const DECISION_BYTES_MAX: usize = 160;
+
+/// Days by which a terminal's date may be ahead of the business date: a terminal whose clock passes midnight first.
+pub const CLOCK_AHEAD_DAYS: u16 = 1;
+
+/// Bytes of one file to import: a whole file is one batch of the journal, so that all of it is there after a crash or nothing.
+pub const IMPORT_BYTES_MAX: usize = 256 << 20;
+
+/// Bytes of a merchant's name.
+pub const MERCHANT_NAME_BYTES_MAX: usize = 120;
+
+/// Bytes read from one connection at a time: a fair share, large enough for a concentrator's burst.
+pub const READ_BYTES: usize = 64 << 10;
+
+/// Bytes of replies kept for a terminal that does not read. A terminal past it is closed: its own replies are what it
+/// does not read, and it finds their answers again by repeating.
+pub const UNSENT_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of replies waiting for one batch of the journal. Past it the sockets wait.
+pub const REPLY_BYTES_MAX: usize = 16 << 20;
+
+/// Microseconds that a begun frame may take to arrive whole. A peer that sends half a frame and stops is closed.
+pub const FRAME_MICROSECONDS_MAX: u64 = 30_000_000;
+
+/// Events taken from epoll at a time.
+pub const EVENTS_MAX: usize = 1024;
+
+/// Microseconds without anything to do after which a wave ends: while traffic is dense, waiting a moment in the core is
+/// cheaper than a turn of trio's loop.
+pub const LINGER_MICROSECONDS: u64 = 60;
+
+/// Bytes of one journal record: its length is written in 16 bits.
+pub const JOURNAL_RECORD_BYTES_MAX: usize = 60_000;
+
+/// Bytes of a journal segment unless configured: an archive's unit; half a minute of the busiest traffic.
+pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Bytes of records that may wait in one batch: what the busiest traffic brings while the disk stands still for 100 ms.
+pub const JOURNAL_BATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of one batch that recovery reads at most: it must fit in memory; an import is far below it.
+pub const JOURNAL_EXTENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Milliseconds after which a full disk is tried again for the journal's next segment.
+pub const JOURNAL_PREPARE_RETRY_MILLISECONDS: u64 = 1000;
+
+/// Bytes of a frame after its length: the protocol's bound, far above the longest message that the switch serves.
+pub const FRAME_BYTES_MAX: usize = 2_048;

@@ -1,0 +1,689 @@
+//! The pump: sockets in, decisions, durable batches, sockets out, in waves.
+//!
+//! trio owns the process and calls [`Reactor::wave`] when the epoll descriptor is readable; one wave drains every ready
+//! socket, has each message handled, hands the records to the journal's thread and sends the replies whose records are
+//! durable. A wave goes on while there is something to do, within its budget, and lingers a moment where traffic is dense.
+//!
+//! Always true here: only one thread is ever in here, so there are no locks; a reply that waits for a batch leaves after
+//! that batch is on stable storage and not before; every buffer has a bound from `limits`; a peer that breaks the protocol
+//! loses its own connection and nothing else.
+//!
+//! How replies wait: `filling` holds what belongs to the batch that is still taking records, `waiting` what belongs to the
+//! batch that the journal's thread is writing. When it reports, `waiting` is sent and `filling` takes its place.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+
+use crate::authorizer::{Authorizer, Replies};
+use crate::calendar::Timestamp;
+use crate::iso8583::frame::{self, Split};
+use crate::journal::Journal;
+use crate::ledger::Response;
+use crate::limits::{
+    EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, READ_BYTES, REPLY_BYTES_MAX, UNSENT_BYTES_MAX,
+};
+use crate::stats::{Answers, Histogram, Operation};
+
+/// Bounds that the configuration sets.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    /// Connections at a time.
+    pub connections_max: usize,
+    /// Messages in a row without a good MAC after which a connection is closed.
+    pub mac_failures_max: u32,
+}
+
+/// What the pump counted.
+#[derive(Default)]
+pub struct Statistics {
+    /// Answers by operation and response code.
+    pub answers: Answers,
+    /// Microseconds from a request's first byte to its reply.
+    pub latency: Histogram,
+    /// Microseconds that each batch took to be written and synced.
+    pub sync: Histogram,
+    /// Records in each durable batch.
+    pub batch_records: Histogram,
+    /// Connections ever taken up.
+    pub accepted: u64,
+    /// Connections closed, by reason.
+    pub closed: BTreeMap<&'static str, u64>,
+    /// Messages whose MAC proved nothing.
+    pub mac_failures: u64,
+    /// Bytes read and sent.
+    pub bytes: [u64; 2],
+    /// Waves.
+    pub waves: u64,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    /// A frame's beginning that has come so far.
+    partial: Vec<u8>,
+    /// When it began, on the monotonic clock; meaningful while `partial` is not empty.
+    partial_since: u64,
+    /// Replies that the socket did not take yet.
+    unsent: Vec<u8>,
+    /// Replies that wait for the journal.
+    waiting: u32,
+    mac_failures: u32,
+    /// Why it is to be closed, once nothing waits any more.
+    doomed: Option<&'static str>,
+}
+
+impl Connection {
+    fn is_done(&self) -> bool {
+        self.doomed.is_some() && self.waiting == 0 && self.unsent.is_empty()
+    }
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    connection: Option<Connection>,
+}
+
+/// Replies of one connection, end to end in a [`Lane`].
+struct Entry {
+    slot: u32,
+    generation: u32,
+    end: usize,
+    /// When the request's first byte was read, on the monotonic clock.
+    since: u64,
+}
+
+/// Replies that leave together.
+#[derive(Default)]
+struct Lane {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+impl Lane {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.entries.clear();
+    }
+}
+
+/// The token of the journal's event in the epoll set; sockets have slot and generation.
+const JOURNAL_TOKEN: u64 = u64::MAX;
+
+/// The pump with all that it pumps through.
+pub struct Reactor {
+    epoll: OwnedFd,
+    authorizer: Authorizer<Journal>,
+    bounds: Bounds,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    open: usize,
+    input: Box<[u8]>,
+    at_once: Lane,
+    filling: Lane,
+    waiting: Lane,
+    /// The position that `waiting` waits for.
+    waiting_for: u64,
+    /// The position up to which batches have been handed over, for counting records a batch.
+    handed_over: u64,
+    replies: Replies,
+    dooms: Vec<u32>,
+    draining: bool,
+    started: Instant,
+    /// The wall clock of this turn: the moment of its decisions.
+    wall: Timestamp,
+    statistics: Statistics,
+}
+
+/// Microseconds since 1970.
+#[must_use]
+pub fn wall_clock() -> Timestamp {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+impl Reactor {
+    /// A pump around an authorizer.
+    ///
+    /// # Errors
+    /// The system's, where it gives no epoll descriptor.
+    pub fn new(authorizer: Authorizer<Journal>, bounds: Bounds) -> std::io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, authorizer.log().event(), epoll::EventData::new_u64(JOURNAL_TOKEN), epoll::EventFlags::IN)?;
+        let position = authorizer.log().position();
+        Ok(Self {
+            epoll,
+            authorizer,
+            bounds,
+            slots: Vec::new(),
+            free: Vec::new(),
+            open: 0,
+            input: vec![0; READ_BYTES + FRAME_BYTES_MAX + 2].into_boxed_slice(),
+            at_once: Lane::default(),
+            filling: Lane::default(),
+            waiting: Lane::default(),
+            waiting_for: 0,
+            handed_over: position,
+            replies: Replies::default(),
+            dooms: Vec::new(),
+            draining: false,
+            started: Instant::now(),
+            wall: wall_clock(),
+            statistics: Statistics::default(),
+        })
+    }
+
+    /// The epoll descriptor: readable when a wave has something to do.
+    #[must_use]
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+
+    /// The authorizer.
+    #[must_use]
+    pub fn authorizer(&self) -> &Authorizer<Journal> {
+        &self.authorizer
+    }
+
+    /// The authorizer, for commands that do not come from terminals. What they append leaves with the next batch.
+    pub fn authorizer_mut(&mut self) -> &mut Authorizer<Journal> {
+        &mut self.authorizer
+    }
+
+    /// What was counted.
+    #[must_use]
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
+    }
+
+    /// Connections that are open.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.open
+    }
+
+    /// Bytes held for connections.
+    #[must_use]
+    pub fn connection_memory(&self) -> usize {
+        let each = |slot: &Slot| {
+            slot.connection.as_ref().map_or(0, |connection| connection.partial.capacity() + connection.unsent.capacity())
+        };
+        self.slots.capacity() * size_of::<Slot>() + self.slots.iter().map(each).sum::<usize>()
+    }
+
+    fn monotonic(&self) -> u64 {
+        self.started.elapsed().as_micros() as u64
+    }
+
+    /// Takes a connected socket over. `false`: it was closed at once, because there are too many, the switch is draining, or
+    /// the system refused it.
+    pub fn adopt(&mut self, socket: OwnedFd) -> bool {
+        self.statistics.accepted += 1;
+        if self.draining || self.open >= self.bounds.connections_max {
+            self.count_closed(if self.draining { "draining" } else { "full" });
+            return false;
+        }
+        let ready = rustix::io::ioctl_fionbio(&socket, true).is_ok();
+        // Without these two the switch still serves, slower and with dead peers kept longer.
+        let _ = sockopt::set_tcp_nodelay(&socket, true);
+        let _ = sockopt::set_socket_keepalive(&socket, true);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let place = &mut self.slots[slot as usize];
+        let token = u64::from(place.generation) << 32 | u64::from(slot);
+        let added = epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(token), epoll::EventFlags::IN);
+        if !ready || added.is_err() {
+            self.free.push(slot);
+            self.count_closed("refused_by_system");
+            return false;
+        }
+        place.connection = Some(Connection {
+            socket,
+            partial: Vec::new(),
+            partial_since: 0,
+            unsent: Vec::new(),
+            waiting: 0,
+            mac_failures: 0,
+            doomed: None,
+        });
+        self.open += 1;
+        true
+    }
+
+    fn count_closed(&mut self, reason: &'static str) {
+        *self.statistics.closed.entry(reason).or_default() += 1;
+    }
+
+    fn close(&mut self, slot: u32, reason: &'static str) {
+        let place = &mut self.slots[slot as usize];
+        if place.connection.take().is_some() {
+            // Dropping the socket takes it out of the epoll set; the new generation makes its waiting replies nobody's.
+            place.generation = place.generation.wrapping_add(1) & 0x7fff_ffff;
+            self.free.push(slot);
+            self.open -= 1;
+            self.count_closed(reason);
+        }
+    }
+
+    /// Stops reading from a connection that is to be closed, and closes it as soon as nothing waits for it any more.
+    fn doom(&mut self, slot: u32, reason: &'static str) {
+        if let Some(connection) = &mut self.slots[slot as usize].connection {
+            connection.doomed.get_or_insert(reason);
+            connection.partial = Vec::new();
+            self.dooms.push(slot);
+        }
+    }
+
+    fn close_doomed(&mut self) {
+        while let Some(slot) = self.dooms.pop() {
+            let Some(connection) = &self.slots[slot as usize].connection else { continue };
+            if connection.is_done() {
+                let reason = connection.doomed.unwrap_or("peer");
+                self.close(slot, reason);
+            } else {
+                self.watch(slot);
+            }
+        }
+    }
+
+    /// Tells epoll what a connection waits for.
+    fn watch(&self, slot: u32) {
+        let place = &self.slots[slot as usize];
+        if let Some(connection) = &place.connection {
+            let mut flags = epoll::EventFlags::empty();
+            flags.set(epoll::EventFlags::IN, connection.doomed.is_none() && !self.draining);
+            flags.set(epoll::EventFlags::OUT, !connection.unsent.is_empty());
+            let token = u64::from(place.generation) << 32 | u64::from(slot);
+            // It can only fail for a descriptor that is not in the set, and this one is.
+            epoll::modify(&self.epoll, &connection.socket, epoll::EventData::new_u64(token), flags)
+                .expect("a connection is in the epoll set");
+        }
+    }
+
+    /// Does all there is to do, for about `budget` microseconds. `true`: there is more, call again without waiting.
+    ///
+    /// # Panics
+    /// Where epoll itself fails: nothing can be served then.
+    pub fn wave(&mut self, budget: u64) -> bool {
+        self.statistics.waves += 1;
+        let end = self.monotonic() + budget;
+        let mut linger = 0;
+        let mut events = Vec::with_capacity(EVENTS_MAX);
+        loop {
+            events.clear();
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(linger as u32) * 1_000 };
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => panic!("epoll_wait failed: {error}"),
+            }
+            let now = self.monotonic();
+            if events.is_empty() {
+                return false;
+            }
+            self.wall = wall_clock();
+            self.authorizer.keep_date(self.wall);
+            self.serve_events(&events, now);
+            self.settle();
+            self.close_doomed();
+            if self.reply_bytes() >= REPLY_BYTES_MAX {
+                self.wait_for_journal();
+            }
+            if self.monotonic() >= end {
+                return true;
+            }
+            linger = LINGER_MICROSECONDS;
+        }
+    }
+
+    fn serve_events(&mut self, events: &[epoll::Event], now: u64) {
+        for event in events {
+            let (data, flags) = (event.data.u64(), event.flags);
+            if data == JOURNAL_TOKEN {
+                self.note_completed();
+                continue;
+            }
+            let (slot, generation) = (data as u32, (data >> 32) as u32);
+            if self.slots[slot as usize].generation != generation || self.slots[slot as usize].connection.is_none() {
+                continue;
+            }
+            if flags.contains(epoll::EventFlags::OUT) {
+                self.send_unsent(slot);
+            }
+            if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+                // Level-triggered: what is left for lack of room is reported again.
+                if self.reply_bytes() < REPLY_BYTES_MAX {
+                    self.read(slot, generation, now);
+                }
+            }
+        }
+    }
+
+    fn note_completed(&mut self) {
+        let journal = self.authorizer.log_mut();
+        if journal.completed().is_some() {
+            self.statistics.sync.record(journal.statistics().sync_nanoseconds_last / 1_000);
+        }
+    }
+
+    fn reply_bytes(&self) -> usize {
+        self.filling.bytes.len() + self.at_once.bytes.len()
+    }
+
+    fn read(&mut self, slot: u32, generation: u32, now: u64) {
+        let Some(connection) = &mut self.slots[slot as usize].connection else { return };
+        let mut filled = connection.partial.len();
+        self.input[..filled].copy_from_slice(&connection.partial);
+        let since = if filled > 0 { connection.partial_since } else { now };
+        match recv(&connection.socket, &mut self.input[filled..], RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => {
+                // The peer has said its last word; what it asked before is still answered.
+                return if connection.doomed.is_some() { self.close(slot, "peer") } else { self.doom(slot, "peer") };
+            }
+            Ok((_, count)) => filled += count,
+            Err(Errno::AGAIN | Errno::INTR) => return,
+            Err(_) => return self.close(slot, "reset"),
+        }
+        self.statistics.bytes[0] += (filled - connection.partial.len()) as u64;
+        if connection.doomed.is_some() {
+            return;
+        }
+        connection.partial.clear();
+        let input = std::mem::take(&mut self.input);
+        let mut taken = 0;
+        let mut since = since;
+        let end = loop {
+            match frame::split(&input[taken..filled]) {
+                Split::Incomplete => break None,
+                Split::Refused(error) => break Some(error.reason()),
+                Split::Frame { tpdu, message, consumed } => {
+                    taken += consumed;
+                    if let Err(reason) = self.handle(slot, generation, tpdu, message, since) {
+                        break Some(reason);
+                    }
+                    since = now;
+                }
+            }
+        };
+        self.input = input;
+        if let Some(reason) = end {
+            return self.doom(slot, reason);
+        }
+        if taken < filled
+            && let Some(connection) = &mut self.slots[slot as usize].connection
+        {
+            connection.partial.extend_from_slice(&self.input[taken..filled]);
+            connection.partial_since = since;
+        }
+    }
+
+    fn handle(
+        &mut self,
+        slot: u32,
+        generation: u32,
+        tpdu: Option<frame::Tpdu>,
+        message: &[u8],
+        since: u64,
+    ) -> Result<(), &'static str> {
+        self.replies.at_once = std::mem::take(&mut self.at_once.bytes);
+        self.replies.durable = std::mem::take(&mut self.filling.bytes);
+        let handled = self.authorizer.handle(self.wall, tpdu, message, &mut self.replies);
+        self.at_once.bytes = std::mem::take(&mut self.replies.at_once);
+        self.filling.bytes = std::mem::take(&mut self.replies.durable);
+        let handled = match handled {
+            Ok(handled) => handled,
+            Err(unreadable) => {
+                self.statistics.answers.count(Operation::Unknown, Response::FormatError);
+                return Err(unreadable.reason());
+            }
+        };
+        self.statistics.answers.count(handled.operation, handled.response);
+        let Some(connection) = &mut self.slots[slot as usize].connection else { return Ok(()) };
+        for lane in [&mut self.at_once, &mut self.filling] {
+            let start = lane.entries.last().map_or(0, |entry| entry.end);
+            if lane.bytes.len() > start {
+                connection.waiting += 1;
+                lane.entries.push(Entry { slot, generation, end: lane.bytes.len(), since });
+            }
+        }
+        if handled.response == Response::SecurityViolation {
+            self.statistics.mac_failures += 1;
+            connection.mac_failures += 1;
+            if connection.mac_failures >= self.bounds.mac_failures_max {
+                return Err("mac_failures");
+            }
+        } else {
+            connection.mac_failures = 0;
+        }
+        Ok(())
+    }
+
+    /// Hands over what was appended and sends what may leave.
+    fn settle(&mut self) {
+        let mut lane = std::mem::take(&mut self.at_once);
+        self.send_lane(&mut lane);
+        self.at_once = lane;
+        let durable = self.authorizer.log().durable();
+        let mut done = None;
+        if !self.waiting.entries.is_empty() && durable >= self.waiting_for {
+            done = Some(std::mem::take(&mut self.waiting));
+        }
+        // The next batch goes to the disk before the last one's replies go out: the disk is the slower of the two.
+        self.submit();
+        if let Some(mut lane) = done {
+            self.send_lane(&mut lane);
+            if self.waiting.bytes.capacity() == 0 {
+                self.waiting = lane;
+            } else if self.filling.bytes.capacity() == 0 {
+                self.filling = lane;
+            }
+        }
+    }
+
+    /// Hands the open batch to the journal's thread, if that is free, and moves the replies that wait for it along.
+    fn submit(&mut self) {
+        let journal = self.authorizer.log_mut();
+        let position = journal.position();
+        if journal.submit() {
+            self.statistics.batch_records.record(position - self.handed_over);
+            self.handed_over = position;
+        }
+        if self.filling.entries.is_empty() || !self.waiting.entries.is_empty() || self.handed_over < position {
+            return;
+        }
+        std::mem::swap(&mut self.waiting, &mut self.filling);
+        self.waiting_for = position;
+        if self.authorizer.log().durable() >= position {
+            let mut lane = std::mem::take(&mut self.waiting);
+            self.send_lane(&mut lane);
+            self.waiting = lane;
+        }
+    }
+
+    fn send_lane(&mut self, lane: &mut Lane) {
+        let mut start = 0;
+        let mut next = 0;
+        while let Some(first) = lane.entries.get(next) {
+            // Replies to one connection that stand side by side leave in one call.
+            let run = lane.entries[next..]
+                .iter()
+                .take_while(|entry| (entry.slot, entry.generation) == (first.slot, first.generation))
+                .count();
+            let end = lane.entries[next + run - 1].end;
+            self.send(first.slot, first.generation, run as u32, &lane.bytes[start..end]);
+            start = end;
+            next += run;
+        }
+        if !lane.entries.is_empty() {
+            let now = self.monotonic();
+            for entry in &lane.entries {
+                self.statistics.latency.record(now.saturating_sub(entry.since));
+            }
+        }
+        lane.clear();
+    }
+
+    fn send(&mut self, slot: u32, generation: u32, replies: u32, bytes: &[u8]) {
+        let place = &mut self.slots[slot as usize];
+        let Some(connection) = place.connection.as_mut().filter(|_| place.generation == generation) else { return };
+        connection.waiting -= replies;
+        let mut sent = 0;
+        if connection.unsent.is_empty() {
+            match send(&connection.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => sent = count,
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(_) => return self.close(slot, "reset"),
+            }
+        }
+        self.statistics.bytes[1] += sent as u64;
+        if sent < bytes.len() {
+            connection.unsent.extend_from_slice(&bytes[sent..]);
+            if connection.unsent.len() > UNSENT_BYTES_MAX {
+                return self.close(slot, "slow_reader");
+            }
+            self.watch(slot);
+        }
+        self.note_done(slot);
+    }
+
+    fn note_done(&mut self, slot: u32) {
+        if self.slots[slot as usize].connection.as_ref().is_some_and(Connection::is_done) {
+            self.dooms.push(slot);
+        }
+    }
+
+    fn send_unsent(&mut self, slot: u32) {
+        let Some(connection) = &mut self.slots[slot as usize].connection else { return };
+        match send(&connection.socket, &connection.unsent, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            Ok(count) => {
+                connection.unsent.drain(..count);
+                self.statistics.bytes[1] += count as u64;
+            }
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(_) => return self.close(slot, "reset"),
+        }
+        if self.slots[slot as usize].connection.as_ref().is_some_and(|connection| connection.unsent.is_empty()) {
+            self.watch(slot);
+            self.note_done(slot);
+        }
+    }
+
+    /// All that operators' dashboards ask for, as JSON. Times are in microseconds, money in fen, memory in bytes.
+    #[must_use]
+    pub fn report(&self) -> serde_json::Value {
+        let ledger = self.authorizer.ledger();
+        let registry = ledger.registry();
+        let journal = self.authorizer.log();
+        let written = journal.statistics();
+        let statistics = &self.statistics;
+        serde_json::json!({
+            "position": journal.position(),
+            "durable": journal.durable(),
+            "business_date": ledger.business_date().to_string(),
+            "journal": {
+                "mode": written.mode,
+                "segment": written.segment,
+                "segment_bytes_left": written.segment_bytes_left,
+                "prepared": written.prepared,
+                "batches": written.batches,
+                "bytes": written.bytes,
+                "torn_bytes": written.torn_bytes,
+                "sync": statistics.sync.report(),
+                "batch_records": statistics.batch_records.report(),
+            },
+            "requests": statistics.answers.report(),
+            "latency": statistics.latency.report(),
+            "connections": {
+                "open": self.open,
+                "accepted": statistics.accepted,
+                "closed": statistics.closed,
+                "bytes_read": statistics.bytes[0],
+                "bytes_sent": statistics.bytes[1],
+            },
+            "mac_failures": statistics.mac_failures,
+            "waves": statistics.waves,
+            "entries": {
+                "merchants": registry.merchants.rows().len(),
+                "terminals": registry.terminals.rows().len(),
+                "holders": registry.holders.rows().len(),
+                "cards": registry.cards.rows().len(),
+                "accounts": ledger.accounts().count(),
+                "identities": ledger.identities().count(),
+            },
+            "memory": {
+                "accounts": ledger.accounts().memory(),
+                "cards": registry.cards.memory() + registry.holders.memory(),
+                "terminals": registry.terminals.memory() + registry.merchants.memory() + self.authorizer.keys().memory(),
+                "identities": ledger.identities().memory(),
+                "connections": self.connection_memory(),
+                "replies": self.at_once.bytes.capacity() + self.filling.bytes.capacity() + self.waiting.bytes.capacity(),
+            },
+        })
+    }
+
+    /// After a command that did not come from a terminal: hands over what it appended.
+    pub fn after_command(&mut self) {
+        // The journal may have flushed on its own to make room.
+        self.handed_over = self.handed_over.max(self.authorizer.log().durable());
+        self.settle();
+        self.close_doomed();
+    }
+
+    /// Waits a moment for the journal alone: replies have reached their bound, and reading on would only add to them.
+    fn wait_for_journal(&mut self) {
+        let mut descriptors = [PollFd::from_borrowed_fd(self.authorizer.log().event(), PollFlags::IN)];
+        let timeout = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+        // An interruption or a time-out only means that the next turn looks again.
+        let _ = poll(&mut descriptors, Some(&timeout));
+    }
+
+    /// Once a second: the business date, and peers that began a frame and never ended it.
+    pub fn tick(&mut self) {
+        self.authorizer.keep_date(wall_clock());
+        let now = self.monotonic();
+        for slot in 0..self.slots.len() as u32 {
+            if let Some(connection) = &self.slots[slot as usize].connection
+                && !connection.partial.is_empty()
+                && now.saturating_sub(connection.partial_since) > FRAME_MICROSECONDS_MAX
+            {
+                self.doom(slot, "half_frame");
+            }
+        }
+        self.settle();
+        self.close_doomed();
+    }
+
+    /// Ends the service: reads what has arrived, takes nothing more, and answers. `true` once everything is durable and sent.
+    pub fn drain(&mut self) -> bool {
+        if !self.draining {
+            let now = self.monotonic();
+            self.wall = wall_clock();
+            for slot in 0..self.slots.len() as u32 {
+                self.read(slot, self.slots[slot as usize].generation, now);
+                self.settle();
+            }
+            self.draining = true;
+            (0..self.slots.len() as u32).for_each(|slot| self.watch(slot));
+        }
+        self.note_completed();
+        self.settle();
+        self.close_doomed();
+        let journal = self.authorizer.log();
+        let mut done =
+            journal.durable() == journal.position() && self.waiting.entries.is_empty() && self.filling.entries.is_empty();
+        for connection in self.slots.iter().filter_map(|slot| slot.connection.as_ref()) {
+            done &= connection.unsent.is_empty();
+        }
+        if done {
+            for connection in self.slots.iter().filter_map(|slot| slot.connection.as_ref()) {
+                // The peer may be gone already.
+                let _ = shutdown(&connection.socket, Shutdown::Write);
+            }
+        }
+        done
+    }
+}

@@ -1,0 +1,385 @@
+//! A second copy of the ledger, fed from the journal: the follower's, the verifier's, the reconciler's.
+//!
+//! A replica reads the journal beside the running switch and applies every durable record as the switch did; a record whose
+//! outcome comes out differently stops it. Where it settles into PostgreSQL it gives, chunk by chunk, the rows that the
+//! records amount to, in the form that COPY takes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::calendar::{Date, Timestamp};
+use crate::card_number::CardNumber;
+use crate::copy::{CopyStream, Row};
+use crate::journal::{
+    DurableMark, FolderStorage, Identity, JournalError, RECORD_OVERHEAD_BYTES, Reader, Records, Storage, inspect,
+};
+use crate::ledger::command::{Decoded, touched};
+use crate::ledger::{Command, Ledger, Outcome, Request};
+
+/// A ledger that follows a journal.
+pub struct Replica {
+    ledger: Ledger,
+    reader: Reader,
+    mark: DurableMark,
+    /// The payload of the batch that is being taken, and how much of it has been.
+    batch: Vec<u8>,
+    taken: usize,
+    /// For each account the chunk in which it was last touched.
+    touched: Vec<u64>,
+    chunks: u64,
+}
+
+/// The rows of some records that follow each other.
+pub struct Chunk {
+    /// The first record.
+    pub first: u64,
+    /// The last record. Balances and parties are as they stood after it.
+    pub last: u64,
+    /// The business dates that occur, in order.
+    pub business_dates: Vec<Date>,
+    /// Complete binary COPY streams by table; only tables that have rows.
+    pub tables: Vec<(&'static str, Vec<u8>)>,
+    /// Rows in all of them.
+    pub rows: u64,
+}
+
+impl Replica {
+    /// A replica before the first record of the journal in `folder`.
+    ///
+    /// # Errors
+    /// The journal's, where it cannot be read.
+    pub fn open(folder: &Path) -> Result<Self, JournalError> {
+        Ok(Self {
+            ledger: Ledger::new(),
+            reader: Reader::open(folder)?,
+            mark: DurableMark::open(folder)?,
+            batch: Vec::new(),
+            taken: 0,
+            touched: Vec::new(),
+            chunks: 0,
+        })
+    }
+
+    /// Which journal it follows.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.reader.identity()
+    }
+
+    /// The ledger as of its position.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The position up to which the journal is durable now.
+    ///
+    /// # Errors
+    /// Where the mark cannot be read or belongs to another journal.
+    pub fn durable(&self) -> Result<u64, JournalError> {
+        self.mark.load(self.identity())
+    }
+
+    /// Applies records up to and including `until`, or as far as `durable` goes, and gives each to `each`.
+    fn follow(
+        &mut self,
+        until: u64,
+        durable: u64,
+        each: &mut impl FnMut(&Ledger, &Decoded<'_>, &Outcome),
+    ) -> Result<(), JournalError> {
+        while self.ledger.position() < until {
+            if self.taken == self.batch.len() {
+                self.batch.clear();
+                self.taken = 0;
+                let Some(batch) = self.reader.next_batch(durable)? else { return Ok(()) };
+                self.batch.extend_from_slice(batch.payload());
+            }
+            for (position, record) in Records::new(&self.batch[self.taken..], self.ledger.position() + 1) {
+                if position > until {
+                    break;
+                }
+                let (decoded, outcome) =
+                    self.ledger.replay(position, record).map_err(|cause| JournalError::Rejected { position, cause })?;
+                each(&self.ledger, &decoded, &outcome);
+                self.taken += record.len() + RECORD_OVERHEAD_BYTES;
+            }
+        }
+        Ok(())
+    }
+
+    /// Goes on to exactly `until` without making rows.
+    ///
+    /// # Errors
+    /// The journal's; a sentence of its own where the journal does not reach that far.
+    pub fn advance(&mut self, until: u64) -> Result<(), String> {
+        let durable = self.durable().map_err(|error| error.to_string())?;
+        if until > durable || until < self.ledger.position() {
+            return Err(format!(
+                "the journal reaches to record {durable} and this replica stands at {}, so it cannot go to {until}",
+                self.ledger.position()
+            ));
+        }
+        self.follow(until, durable, &mut |_, _, _| {}).map_err(|error| error.to_string())
+    }
+
+    /// The rows of the next records, up to `records_max` of them; `None` where no further record is durable.
+    ///
+    /// # Errors
+    /// The journal's.
+    pub fn collect(&mut self, records_max: u64) -> Result<Option<Chunk>, JournalError> {
+        let durable = self.durable()?;
+        let first = self.ledger.position() + 1;
+        if durable < first {
+            return Ok(None);
+        }
+        let until = durable.min(first + records_max - 1);
+        self.chunks += 1;
+        let mut rows = Rows::new(until - first + 1);
+        let mut touched_at = std::mem::take(&mut self.touched);
+        let chunk_number = self.chunks;
+        self.follow(until, durable, &mut |ledger, decoded, outcome| {
+            rows.add(ledger, decoded, outcome);
+            touched_at.resize(ledger.accounts().count() as usize, 0);
+            for account in touched(outcome) {
+                if std::mem::replace(&mut touched_at[account as usize], chunk_number) != chunk_number {
+                    rows.accounts.push(account);
+                }
+            }
+        })?;
+        self.touched = touched_at;
+        Ok(Some(rows.finish(&self.ledger, first)))
+    }
+
+    /// Every account: number, kind, owner, balance, holds.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<(u32, &'static str, &str, i64, i64)> {
+        let accounts = self.ledger.accounts();
+        let one = |account| {
+            let (kind, owner) = self.ledger.owner_names(accounts.owner(account));
+            (account, kind, owner, accounts.balance(account), 0)
+        };
+        (0..accounts.count()).map(one).collect()
+    }
+}
+
+/// Rows while they are gathered.
+struct Rows {
+    transactions: CopyStream,
+    postings: CopyStream,
+    actions: CopyStream,
+    accounts: Vec<u32>,
+    merchants: BTreeSet<u32>,
+    terminals: BTreeSet<u32>,
+    cards: BTreeSet<u32>,
+    dates: BTreeSet<Date>,
+}
+
+impl Rows {
+    fn new(records: u64) -> Self {
+        let capacity = records as usize;
+        Self {
+            transactions: CopyStream::new(18, capacity * 220),
+            postings: CopyStream::new(6, capacity * 60),
+            actions: CopyStream::new(4, 0),
+            accounts: Vec::new(),
+            merchants: BTreeSet::new(),
+            terminals: BTreeSet::new(),
+            cards: BTreeSet::new(),
+            dates: BTreeSet::new(),
+        }
+    }
+
+    fn add(&mut self, ledger: &Ledger, decoded: &Decoded<'_>, outcome: &Outcome) {
+        if let Some(request) = decoded.command.request() {
+            self.dates.insert(ledger.business_date());
+            self.transaction(ledger, decoded, request, outcome);
+        }
+        let registry = ledger.registry();
+        match &decoded.command {
+            Command::Merchant { id, .. } => self.merchants.extend(registry.merchants.find(id)),
+            Command::Terminal { id, .. } => self.terminals.extend(registry.terminals.find(id)),
+            Command::Card { number, .. } => self.cards.extend(registry.cards.find(number)),
+            Command::SignOn { request, .. } | Command::SignOff(request) => {
+                self.terminals.insert(request.identity.terminal());
+            }
+            Command::Policy(policy) => {
+                let detail = format!("amount_max {} fen, identity_days {}", policy.amount_max, policy.identity_days);
+                self.action(ledger, decoded, &detail);
+            }
+            Command::Cutover(date) => self.action(ledger, decoded, &date.to_string()),
+            Command::Imported { file, rows } => self.action(ledger, decoded, &format!("{file}, {rows} rows")),
+            Command::Purchase { .. } | Command::Reversal { .. } | Command::Unknown(_) => {}
+        }
+        for (line, movement) in (1..).zip(outcome.movements.as_slice()) {
+            self.dates.insert(ledger.business_date());
+            self.postings
+                .row()
+                .i64(ledger.position().cast_signed())
+                .date(ledger.business_date())
+                .i16(line)
+                .i32(movement.debit.cast_signed())
+                .i32(movement.credit.cast_signed())
+                .i64(movement.amount.cast_signed())
+                .end();
+        }
+    }
+
+    fn action(&mut self, ledger: &Ledger, decoded: &Decoded<'_>, detail: &str) {
+        let position = ledger.position().cast_signed();
+        self.actions.row().i64(position).timestamptz(decoded.timestamp).text(decoded.command.name()).text(detail).end();
+    }
+
+    fn transaction(&mut self, ledger: &Ledger, decoded: &Decoded<'_>, request: &Request, outcome: &Outcome) {
+        let registry = ledger.registry();
+        let terminal = &registry.terminals[request.identity.terminal()];
+        // A reversal need not name the card: then it is the original's.
+        let card = request.content.card().or_else(|| match &decoded.command {
+            Command::Reversal { original, .. } => ledger.recall(*original).and_then(|(_, original)| original.content.card()),
+            _ => None,
+        });
+        let holder = card.and_then(|number| registry.cards.find(&number)).map(|index| registry.holder_of(&registry.cards[index]));
+        let time = request.echo.time();
+        self.transactions
+            .row()
+            .i64(ledger.position().cast_signed())
+            .date(ledger.business_date())
+            .timestamptz(decoded.timestamp)
+            .text(decoded.command.name())
+            .text(outcome.response.code())
+            .text(String::from_utf8_lossy(&terminal.id).trim_end())
+            .text(registry.merchants[terminal.merchant].id.as_str())
+            .nullable(card, |row, card: CardNumber| row.text(card.digits().as_str()))
+            .nullable(holder, |row, holder| row.text(holder.id.as_str()))
+            .i32(request.identity.stan().cast_signed())
+            .timestamp(request.identity.date, time / 10_000 * 3_600 + time / 100 % 100 * 60 + time % 100)
+            .i64(request.content.amount().unwrap_or(0).cast_signed())
+            .i64(outcome.paid[0].cast_signed())
+            .i64(outcome.paid[1].cast_signed())
+            .nullable(outcome.original.map(u64::cast_signed), Row::i64)
+            .nullable(outcome.after.map(|after| after[0]), Row::i64)
+            .nullable(outcome.after.map(|after| after[1]), Row::i64)
+            .nullable(request.echo.batch().map(u32::cast_signed), Row::i32)
+            .end();
+    }
+
+    fn finish(mut self, ledger: &Ledger, first: u64) -> Chunk {
+        let registry = ledger.registry();
+        let mut accounts = CopyStream::new(5, self.accounts.len() * 64);
+        let mut holders = CopyStream::new(3, 0);
+        let mut cards = CopyStream::new(5, 0);
+        let mut merchants = CopyStream::new(5, 0);
+        let mut terminals = CopyStream::new(5, 0);
+        // Whoever is new has accounts that may not have been touched yet.
+        let mut touched: BTreeSet<u32> = std::mem::take(&mut self.accounts).into_iter().collect();
+        for &index in &self.cards {
+            let card = &registry.cards[index];
+            let holder = registry.holder_of(card);
+            touched.extend([holder.cash(), holder.subsidy()]);
+            cards
+                .row()
+                .text(card.number.digits().as_str())
+                .text(holder.id.as_str())
+                .text(card.class.name())
+                .text(card.status.name())
+                .date(card.expires)
+                .end();
+        }
+        let entered: BTreeSet<u32> = self.cards.iter().map(|&card| registry.cards[card].holder).collect();
+        for holder in entered.iter().map(|&holder| &registry.holders[holder]) {
+            holders.row().text(holder.id.as_str()).i32(holder.cash().cast_signed()).i32(holder.subsidy().cast_signed()).end();
+        }
+        for &index in &self.merchants {
+            let merchant = &registry.merchants[index];
+            touched.insert(merchant.account);
+            merchants
+                .row()
+                .text(merchant.id.as_str())
+                .text(&merchant.name)
+                .text(merchant.category.name())
+                .i32(i32::from(merchant.fee_bp))
+                .i32(merchant.account.cast_signed())
+                .end();
+        }
+        for &index in &self.terminals {
+            let terminal = &registry.terminals[index];
+            terminals
+                .row()
+                .text(String::from_utf8_lossy(&terminal.id).trim_end())
+                .text(registry.merchants[terminal.merchant].id.as_str())
+                .text(terminal.kind.name())
+                .text(terminal.zone.as_str())
+                .bool(terminal.session.current.is_some())
+                .end();
+        }
+        if first == 1 {
+            touched.extend(0..crate::ledger::accounts::House::ALL.len() as u32);
+        }
+        for &account in &touched {
+            let (kind, owner) = ledger.owner_names(ledger.accounts().owner(account));
+            accounts.row().i32(account.cast_signed()).text(kind).text(owner).i64(ledger.accounts().balance(account)).i64(0).end();
+        }
+        let streams = [
+            ("transaction", self.transactions),
+            ("posting", self.postings),
+            ("account", accounts),
+            ("cardholder", holders),
+            ("card", cards),
+            ("merchant", merchants),
+            ("terminal", terminals),
+            ("operator_action", self.actions),
+        ];
+        let rows = streams.iter().map(|(_, stream)| stream.rows()).sum();
+        let tables = streams.into_iter().filter_map(|(name, stream)| stream.finish().map(|bytes| (name, bytes))).collect();
+        Chunk { first, last: ledger.position(), business_dates: self.dates.into_iter().collect(), tables, rows }
+    }
+}
+
+/// What checking a whole journal found.
+#[derive(Serialize, Debug)]
+pub struct Verification {
+    /// Whether every checksum, the chain, every outcome and the sum of all accounts are right.
+    pub ok: bool,
+    /// Records that are right, from the first on.
+    pub records: u64,
+    /// BLAKE3 over the state after them, hex.
+    pub state_digest: String,
+    /// Sum over all accounts in fen; zero.
+    pub sum: i64,
+    /// The moment of the last record, microseconds since 1970; 0 without one.
+    pub last_timestamp: Timestamp,
+    /// What is wrong, where, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Checks a journal that no switch has open: every checksum, the chain, every record's outcome, the sum over all accounts.
+#[must_use]
+pub fn verify(folder: &Path) -> Verification {
+    let storage: Arc<dyn Storage> = Arc::new(FolderStorage::new(folder));
+    let mut ledger = Ledger::new();
+    let mut last_timestamp = 0;
+    let checked = inspect(&storage, &mut |position, record| {
+        let (decoded, _) = ledger.replay(position, record)?;
+        last_timestamp = decoded.timestamp;
+        Ok(())
+    });
+    let sum = i64::try_from(ledger.accounts().sum()).unwrap_or(i64::MAX);
+    let problem = match checked {
+        Err(error) => Some(error.to_string()),
+        Ok(_) if sum != 0 => Some(format!(
+            "the sum over all accounts is {sum} fen and not 0; the ledger's rules were broken, stop using this journal"
+        )),
+        Ok(_) => None,
+    };
+    Verification {
+        ok: problem.is_none(),
+        records: ledger.position(),
+        state_digest: blake3::Hash::from_bytes(ledger.digest()).to_hex().to_string(),
+        sum,
+        last_timestamp,
+        problem,
+    }
+}

@@ -1,0 +1,127 @@
+"""The contract of the Rust core; checked against the extension by stubtest.
+
+Money is in fen. What is JSON comes as bytes, to be decoded by msgspec into the struct that expects it.
+"""
+
+from collections.abc import Mapping
+from os import PathLike
+from typing import final
+
+__all__ = ["Chunk", "Core", "CoreError", "Replica", "verify"]
+
+class CoreError(Exception):
+    """What the caller got wrong or the surroundings refuse. Its text is one sentence for an operator: what, where, what to do."""
+
+@final
+class Core:
+    """The hot core: sockets, sessions, ledger and journal.
+
+    Resource handling: owns its epoll descriptor, the sockets it adopted, the journal's files and lock, and two threads,
+    until `close`. Only the thread that made it may call it. The interpreter's lock is given up during every call that works.
+
+    Error handling: a failed write or sync of the journal ends the process with exit code 74; a broken invariant aborts it.
+    """
+
+    def __new__(
+        cls,
+        *,
+        journal: str | PathLike[str],
+        key_encryption_key: bytes,
+        timezone: str,
+        segment_bytes: int,
+        amount_max: int,
+        identity_days: int,
+        mac_failures_max: int,
+        connections_max: int,
+    ) -> Core:
+        """Open the journal under its exclusive lock, replay it, and be ready to serve.
+
+        `key_encryption_key`: 32 bytes. `timezone`: an IANA name, or "" for the machine's. Raises CoreError where the journal
+        is in use, damaged, or written under another key.
+        """
+    @staticmethod
+    def create(journal: str | PathLike[str], *, segment_bytes: int) -> None:
+        """Make an empty journal. Raises CoreError where the folder holds one already or cannot be written."""
+    def fileno(self) -> int:
+        """The epoll descriptor: readable when `wave` has something to do."""
+    def adopt(self, descriptor: int) -> bool:
+        """Take over a connected socket's descriptor, which is the core's from here on. False: it was closed at once and counted."""
+    def wave(self, budget_microseconds: int) -> bool:
+        """Serve whatever is ready, for about so long. True: more is ready, so call again without waiting."""
+    def tick(self) -> None:
+        """Once a second: the business date, and peers that began a frame and never ended it."""
+    def drain(self) -> bool:
+        """Read what has arrived, take nothing more, answer. To be called until True: all is durable and sent."""
+    def import_csv(self, name: str, content: bytes) -> bytes:
+        """Import a file of merchants, terminals or cards: all of it or, with CoreError naming line and field, nothing.
+
+        JSON: {"file", "kind", "rows", "added", "changed", "unchanged", "position"}. It is durable once `durable` reaches "position".
+        """
+    def show(self, kind: str, identifier: str) -> bytes | None:
+        """A card, terminal or merchant as JSON; None where it is not known. Raises CoreError for another kind."""
+    def flush(self) -> int:
+        """Block until everything so far is durable, and give its position."""
+    @property
+    def position(self) -> int:
+        """The last record's position; 0 before the first."""
+    @property
+    def durable(self) -> int:
+        """The position up to which records are on stable storage."""
+    def statistics(self) -> bytes:
+        """Everything counted, as JSON: `switch.metrics.Statistics`."""
+    def close(self) -> None:
+        """Make everything durable and let go of all resources. May be called again."""
+
+@final
+class Chunk:
+    """The rows of consecutive records, as PostgreSQL's binary COPY takes them."""
+
+    @property
+    def first(self) -> int: ...
+    @property
+    def last(self) -> int:
+        """Balances and parties are as they stood after this position."""
+    @property
+    def business_dates(self) -> list[str]:
+        """The dates that occur, YYYY-MM-DD, in order."""
+    @property
+    def tables(self) -> Mapping[str, bytes]:
+        """Complete streams by table; only tables that have rows."""
+    @property
+    def rows(self) -> int: ...
+
+@final
+class Replica:
+    """A second ledger that follows a journal, beside the switch that writes it, changing nothing.
+
+    Error handling: every call raises CoreError where the journal is damaged or a record gives another outcome than it holds.
+    """
+
+    def __new__(cls, journal: str | PathLike[str]) -> Replica: ...
+    @property
+    def identity(self) -> str:
+        """Which journal it is, 32 hex digits."""
+    @property
+    def position(self) -> int:
+        """The last record applied."""
+    @property
+    def durable(self) -> int:
+        """The position up to which the journal is durable now."""
+    def advance(self, until: int) -> None:
+        """Apply records up to and including `until` without making rows."""
+    def collect(self, records_max: int) -> Chunk | None:
+        """Apply up to `records_max` further durable records and give their rows; None where there is none."""
+    def accounts(self) -> bytes:
+        """JSON: [[account, kind, owner, balance, holds], ...], every account, by number."""
+    def digest(self) -> str:
+        """BLAKE3 over the state, 64 hex digits."""
+    def sum(self) -> int:
+        """The sum over all accounts; 0."""
+    def show(self, kind: str, identifier: str) -> bytes | None:
+        """As `Core.show`, as of `position`."""
+
+def verify(journal: str | PathLike[str]) -> bytes:
+    """Check a journal that no switch has open: checksums, chain, outcomes, sum.
+
+    JSON: {"ok", "records", "state_digest", "sum", "last_timestamp"} and, where not ok, "problem".
+    """

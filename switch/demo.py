@@ -1,0 +1,658 @@
+"""`switch demo`: a college at lunch on this machine, and the proof that everybody's sums are equal.
+
+A switch is set up in an empty folder, told of a made-up college (`switch.campus`) and started as the process that it is in
+production. Every one of the 230 terminals has its own TCP connection, key and session, and is the reference terminal
+(`switch.terminal`), which shares no code with the switch. Lunch is replayed at a chosen speed, open loop: a payment is due at its
+moment whether the switch is quick or not, one at a time at a terminal, late ones in a queue. A small share is sent twice, repeated
+or reversed on purpose.
+
+Always true here: the demonstration succeeds only if nothing unexpected was answered, every merchant's and every card's sum is the same
+by the terminals' own count, in a ledger replayed from the journal and in PostgreSQL, the switch drained and ended with 0, and its journal
+verifies. No process and, unless asked to, no file is left, whatever ends it.
+
+How it works: trio alone runs the terminals and the progress display; whatever blocks (asyncio for PostgreSQL, replaying, removing a
+folder, writing to the console) is on a thread.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import gc
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+import trio
+
+from switch import _core, settlement
+from switch.campus import CARDHOLDERS, LUNCH_BEGINS, LUNCH_SECONDS, Campus, Card, Conduct, Payment, TerminalRow, college, lunch
+from switch.settlement import Account, Settlement, SettlementRefused
+from switch.terminal import RESPONSES, NoAnswer, ProtocolViolation, Refused, Reply, Request, Terminal, TerminalProtocol
+
+__all__ = ["DemoOptions", "run_demo"]
+
+SPEED: Final = 120.0
+"""Lunch seconds a second: two hours in one minute."""
+
+PROGRESS_SECONDS: Final = 5.0
+"""Between two lines of progress where they are kept; a terminal's one line is renewed four times a second."""
+
+COMMAND_SECONDS: Final = 120.0
+"""For `switch init`, `import`, `reconcile` or `verify`: far above what they take, so that a hang ends."""
+
+READY_SECONDS: Final = 120.0
+"""For the switch to be ready; the first time, that includes the making of a database."""
+
+DRAIN_SECONDS: Final = 30.0
+"""For the switch to end after SIGTERM."""
+
+SETTLE_SECONDS: Final = 60.0
+"""For PostgreSQL to have the last payment."""
+
+OVERTIME_SECONDS: Final = 60.0
+"""By which the replay may last longer than planned, before it is given up."""
+
+PATIENCE_SECONDS: Final = 30.0
+"""For one answer, repeats included."""
+
+LAG_METRIC: Final = "switch_settlement_lag_records"
+
+LOG_TAIL_LINES: Final = 20
+INTERRUPTED: Final = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoOptions:
+    """What `switch demo` may be told."""
+
+    speed: float | None = None
+    """Lunch seconds a second; None for `SPEED`."""
+    seed: int = 1
+    directory: Path | None = None
+    """Where to work: a new or an empty folder. None for a temporary one."""
+    cardholders: int = CARDHOLDERS
+    keep: bool = False
+    """Leaves the folder for a look afterwards."""
+
+
+class DemoFailed(Exception):
+    """One sentence, or several lines, for the one who started it."""
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The line by which `switch serve` says where it can be reached."""
+
+    ready: bool
+    terminals: str
+    admin: str
+    database: str
+
+
+async def run_demo(options: DemoOptions) -> int:
+    """Runs the demonstration to its verdict: 0 equal, 1 not, 130 interrupted. Resource handling: leaves no process and no folder."""
+    exit_code = INTERRUPTED
+    async with trio.open_nursery() as nursery:
+
+        async def until_interrupted(task_status: trio.TaskStatus[None]) -> None:
+            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                task_status.started()
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+        await nursery.start(until_interrupted)
+        try:
+            async with _folder(options) as folder:
+                exit_code = 0 if await _demonstrate(options, folder) else 1
+        except DemoFailed as failure:
+            await _say(f"The demonstration failed: {failure}", error=True)
+            exit_code = 1
+        nursery.cancel_scope.cancel()
+    if exit_code == INTERRUPTED:
+        await _say("\nInterrupted; everything is stopped and taken away.", error=True)
+    return exit_code
+
+
+async def _demonstrate(options: DemoOptions, folder: Path) -> bool:
+    speed = options.speed or SPEED
+    data, files = folder / "switch", folder / "campus"
+    config = data / "switch.toml"
+
+    await _say(f"Setting up a switch and a college of {options.cardholders:,} in {folder}")
+    await _command("init", str(data))
+    campus, payments = await trio.to_thread.run_sync(_prepare, options, config, files)
+    await _command("import", "--config", str(config), *(str(files / f"{name}.csv") for name in ("merchants", "terminals", "cards")))
+
+    async with _Switch.serving(config, folder / "serve.log") as switch:
+        await _say(
+            f"{len(payments):,} payments at {len(campus.terminals)} terminals of {len(campus.merchants)} merchants, {speed:g} times as fast"
+            f" as life (loads at the finance office are left out: the switch does not take them yet)"
+        )
+        replay = _Replay(campus, payments, switch.ready, speed)
+        async with switch.watched():
+            await replay.run()
+            books = await trio.to_thread.run_sync(_read_books, data / "journal", switch.ready.database, abandon_on_cancel=True)
+            reconciliation = await _command("reconcile", "--config", str(config), check=False)
+        verdicts = _verdicts(campus, replay.tally, books)
+        verdicts.append(_verdict_of("`switch reconcile`", reconciliation, "ledger and PostgreSQL differ"))
+        ended = await switch.stop()
+        verdicts.append("" if ended == 0 else f"The switch ended with {ended} after SIGTERM, not with 0.")
+    verdicts.append(_verdict_of("`switch verify`", await _command("verify", str(data), check=False), "the journal is not sound"))
+
+    problems = [verdict for verdict in verdicts if verdict]
+    await _say(_report(campus, replay, books, problems))
+    if options.keep:
+        await _say(f"Left for a look: {folder}")
+    return not problems
+
+
+def _prepare(options: DemoOptions, config: Path, files: Path) -> tuple[Campus, list[Payment]]:
+    """On a thread: any free port for the switch, the college's files, the lunch."""
+    config.write_text(re.sub(r"(?m)^port = \d+$", "port = 0", config.read_text(encoding="utf-8")), encoding="utf-8")
+    campus = college(options.seed, _local_now().date(), options.cardholders)
+    files.mkdir()
+    campus.write(files)
+    return campus, lunch(campus, options.seed)
+
+
+def _local_now() -> datetime.datetime:
+    return datetime.datetime.now()  # noqa: DTZ005 - the campus's clock is this machine's here
+
+
+# --- processes and folders --------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def _folder(options: DemoOptions) -> AsyncIterator[Path]:
+    if options.directory is None:
+        folder = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="campus-card-switch-")))
+    else:
+        folder = options.directory.absolute()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            occupied = any(folder.iterdir())
+        except OSError as error:
+            raise DemoFailed(f"{options.directory}: {error.strerror}.") from None
+        if occupied:
+            raise DemoFailed(f"{options.directory}: this folder is not empty; name a new or an empty one.")
+    try:
+        yield folder
+    finally:
+        if not options.keep:
+            with trio.CancelScope(deadline=trio.current_time() + DRAIN_SECONDS, shield=True):
+                await trio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
+
+
+def _arguments(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "switch", *arguments]
+
+
+async def _command(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[bytes]":
+    """Runs one of the switch's own commands to its end. Raises `DemoFailed` with its last words if `check` and it failed."""
+    with trio.move_on_after(COMMAND_SECONDS) as patience:
+        done = await trio.run_process(_arguments(*arguments), capture_stdout=True, capture_stderr=True, check=False)
+        if check and done.returncode:
+            raise DemoFailed(f"`switch {arguments[0]}` ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
+        return done
+    assert patience.cancelled_caught
+    raise DemoFailed(f"`switch {arguments[0]}` did not end within {COMMAND_SECONDS:g} s.")
+
+
+class _Switch:
+    """The switch as a process of its own, in a process group of its own, so that Ctrl-C reaches the demonstration alone."""
+
+    def __init__(self, process: trio.Process, log: Path) -> None:
+        self.ready = Ready(ready=False, terminals="", admin="", database="")
+        self._process = process
+        self._log = log
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def serving(cls, config: Path, log: Path) -> AsyncIterator["_Switch"]:
+        """Started and ready. At the end of the block it is stopped, by force if need be."""
+        with log.open("wb") as log_file:
+            process = await trio.lowlevel.open_process(
+                _arguments("serve", "--config", str(config)),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log_file,
+                start_new_session=True,
+            )
+        switch = cls(process, log)
+        try:
+            await switch._wait_until_ready()
+            yield switch
+        finally:
+            with trio.CancelScope(deadline=trio.current_time() + DRAIN_SECONDS, shield=True):
+                if process.poll() is None:
+                    process.terminate()
+                await process.wait()
+            # Whoever is left of the group is past asking. Its database and follower end by themselves without it.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            with trio.CancelScope(deadline=trio.current_time() + DRAIN_SECONDS, shield=True):
+                await process.wait()
+
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Raises `DemoFailed` as soon as the switch ends within the block."""
+        ended: int | None = None
+        failure: DemoFailed | None = None
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal ended
+                ended = await self._process.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(watch)
+            try:
+                yield
+            except DemoFailed as raised:
+                # Carried past the nursery, which would wrap it.
+                failure = raised
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        if ended is not None:
+            raise DemoFailed(f"the switch ended with {ended} in the middle.{await self._last_words()}")
+
+    async def stop(self) -> int | None:
+        """SIGTERM, and the exit code; None if it does not end in time."""
+        self._process.terminate()
+        with trio.move_on_after(DRAIN_SECONDS):
+            return await self._process.wait()
+        return None
+
+    async def _wait_until_ready(self) -> None:
+        assert self._process.stdout is not None
+        line = b""
+        with trio.move_on_after(READY_SECONDS):
+            while b"\n" not in line and (data := await self._process.stdout.receive_some()):
+                line += data
+        try:
+            self.ready = msgspec.json.decode(line.partition(b"\n")[0], type=Ready)
+        except msgspec.DecodeError:
+            raise DemoFailed(f"the switch did not get ready.{await self._last_words()}") from None
+
+    async def _last_words(self) -> str:
+        lines = (await trio.to_thread.run_sync(partial(self._log.read_text, errors="replace"))).splitlines()
+        return "".join(f"\n  | {line}" for line in lines[-LOG_TAIL_LINES:])
+
+
+# --- the lunch --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Tally:
+    """What the terminals know. Amounts in fen."""
+
+    approved: int = 0
+    approved_fen: int = 0
+    declined: Counter[str] = field(default_factory=Counter)
+    """By DE39."""
+    doubled: int = 0
+    repeated: int = 0
+    reconnected: int = 0
+    reversed: int = 0
+    given_back_fen: int = 0
+    overtaken: int = 0
+    remembered: int = 0
+    """Answers that came again and were the same."""
+    seconds: list[float] = field(default_factory=list)
+    """From a purchase's first byte to its answer's last."""
+    late_seconds_max: float = 0.0
+    """The longest that a payment waited for its terminal, in real time."""
+    by_merchant: Counter[str] = field(default_factory=Counter)
+    by_card: Counter[str] = field(default_factory=Counter)
+    surprises: list[str] = field(default_factory=list)
+    """What should not have been answered, or was not answered; a sentence each."""
+
+
+class _Replay:
+    """230 terminals and the payments that are due at them."""
+
+    def __init__(self, campus: Campus, payments: Sequence[Payment], ready: Ready, speed: float) -> None:
+        self.tally = _Tally()
+        self.payments = payments
+        self.speed = speed
+        self.lasted_seconds = 0.0
+        self._ready = ready
+        self._cards = {card.card_number: card for card in campus.cards}
+        self._today = _local_now().date()
+        host, _, port = ready.terminals.rpartition(":")
+        by_terminal: defaultdict[str, list[Payment]] = defaultdict(list)
+        for payment in payments:
+            by_terminal[payment.terminal_id].append(payment)
+        self._tills = [(row, _terminal(row, host.strip("[]"), int(port)), by_terminal[row.terminal_id]) for row in campus.terminals]
+        self._started_at = 0.0
+
+    async def run(self) -> None:
+        """Signs every terminal on, then replays. Surprises are kept in the tally, not raised."""
+        # Nothing made so far is garbage; a collection that walks it would be seen as a slow answer.
+        gc.collect()
+        gc.freeze()
+        try:
+            async with trio.open_nursery() as nursery:
+                for _, terminal, _ in self._tills:
+                    nursery.start_soon(self._sign_on, terminal)
+            if self.tally.surprises:
+                raise DemoFailed(self.tally.surprises[0])
+            await self._lunch()
+        finally:
+            gc.unfreeze()
+
+    async def _sign_on(self, terminal: Terminal) -> None:
+        try:
+            await terminal.sign_on()
+        except (Refused, NoAnswer, ProtocolViolation) as failure:
+            self.tally.surprises.append(f"{failure}.")
+
+    async def _lunch(self) -> None:
+        self._started_at = trio.current_time()
+        with trio.move_on_after(LUNCH_SECONDS / self.speed + OVERTIME_SECONDS) as overtime:
+            async with trio.open_nursery() as display:
+                display.start_soon(self._show_progress)
+                async with trio.open_nursery() as nursery:
+                    for row, terminal, payments in self._tills:
+                        nursery.start_soon(self._serve, row, terminal, payments)
+                self.lasted_seconds = trio.current_time() - self._started_at
+                display.cancel_scope.cancel()
+        if overtime.cancelled_caught:
+            self.tally.surprises.append(f"Lunch was not over {OVERTIME_SECONDS:g} s after its time.")
+        for _, terminal, _ in self._tills:
+            await terminal.aclose()
+
+    async def _serve(self, row: TerminalRow, terminal: Terminal, payments: Sequence[Payment]) -> None:
+        for payment in payments:
+            due = self._started_at + payment.at_seconds / self.speed
+            await trio.sleep_until(due)
+            self.tally.late_seconds_max = max(self.tally.late_seconds_max, trio.current_time() - due)
+            try:
+                await self._pay(row, terminal, payment)
+            except (NoAnswer, ProtocolViolation, Refused) as failure:
+                self.tally.surprises.append(f"{failure}.")
+                await terminal.aclose()
+
+    async def _pay(self, row: TerminalRow, terminal: Terminal, payment: Payment) -> None:
+        tally = self.tally
+        request = terminal.protocol.purchase(_local_now(), payment.card_number, payment.amount)
+        match payment.conduct:
+            case Conduct.ORDINARY:
+                reply = await self._timed(terminal, request)
+            case Conduct.DOUBLED:
+                reply = await self._timed(terminal, request, copies=2)
+                # The second answer was compared with the first by the terminal's protocol.
+                tally.doubled += 1
+                tally.remembered += 1
+            case Conduct.REPEATED:
+                await self._timed(terminal, request)
+                reply = await terminal.exchange(request, repeat=True)
+                tally.repeated += 1
+                tally.remembered += reply.again
+            case Conduct.RECONNECTED:
+                await terminal.abandon(request)
+                reply = await terminal.exchange(request, repeat=True)
+                tally.reconnected += 1
+            case Conduct.REVERSED | Conduct.REVERSED_BARE:
+                reply = await self._timed(terminal, request)
+                await self._reverse(row, terminal, request, bare=payment.conduct is Conduct.REVERSED_BARE)
+            case _:
+                assert payment.conduct is Conduct.OVERTAKEN
+                await self._reverse(row, terminal, request, bare=False)
+                reply = await self._timed(terminal, request)
+                tally.overtaken += 1
+        self._book(row, payment, reply)
+
+    async def _timed(self, terminal: Terminal, request: Request, copies: int = 1) -> Reply:
+        began = time.perf_counter()
+        reply = await terminal.exchange(request, copies=copies)
+        self.tally.seconds.append(time.perf_counter() - began)
+        return reply
+
+    async def _reverse(self, row: TerminalRow, terminal: Terminal, original: Request, *, bare: bool) -> None:
+        reply = await terminal.reversal(original, original_data=not bare)
+        if not reply.approved:
+            self.tally.surprises.append(f"A reversal by {row.terminal_id} was answered {reply.code}, {reply.meaning}.")
+            return
+        self.tally.reversed += 1
+        if original.reply is not None and original.reply.approved:
+            self.tally.given_back_fen += original.amount
+            self.tally.by_merchant[row.merchant_id] -= original.amount
+            self.tally.by_card[original.fields["2"]] -= original.amount
+
+    def _book(self, row: TerminalRow, payment: Payment, reply: Reply) -> None:
+        tally = self.tally
+        if reply.approved:
+            tally.approved += 1
+            tally.approved_fen += payment.amount
+            tally.by_merchant[row.merchant_id] += payment.amount
+            tally.by_card[payment.card_number] += payment.amount
+        else:
+            tally.declined[reply.code] += 1
+        expected = _expected_codes(self._cards.get(payment.card_number), payment.conduct, self._today)
+        if reply.code not in expected:
+            tally.surprises.append(
+                f"{row.terminal_id}, STAN {reply.request.stan}: a purchase was answered {reply.code}, {reply.meaning}; expected was"
+                f" {' or '.join(sorted(expected))}."
+            )
+
+    # Progress.
+
+    async def _show_progress(self) -> None:
+        one_line = sys.stdout.isatty()
+        seen_done = seen = 0
+        seen_at = self._started_at
+        async with httpx.AsyncClient(base_url=f"http://{self._ready.admin}", timeout=2.0, trust_env=False) as admin:
+            while True:
+                await trio.sleep(0.25 if one_line else PROGRESS_SECONDS)
+                tally, now = self.tally, trio.current_time()
+                done = tally.approved + tally.declined.total()
+                recent = sorted(tally.seconds[seen:])
+                rate = (done - seen_done) / (now - seen_at)
+                text = "  ".join(
+                    (
+                        _lunch_clock((now - self._started_at) * self.speed),
+                        f"{done:6,} of {len(self.payments):,}",
+                        f"{rate:6,.0f}/s",
+                        f"{tally.approved:6,} approved",
+                        f"{tally.declined.total():4,} declined",
+                        f"p50 {_milliseconds(recent, 0.5)}",
+                        f"p99 {_milliseconds(recent, 0.99)}",
+                        f"to settle {await _unsettled(admin)}",
+                    )
+                )
+                await _say(f"\r{text}\x1b[K" if one_line else text, end="" if one_line else "\n")
+                if not one_line or now - seen_at >= 1.0:
+                    seen_done, seen, seen_at = done, len(tally.seconds), now
+
+
+def _terminal(row: TerminalRow, host: str, port: int) -> Terminal:
+    protocol = TerminalProtocol(row.terminal_id, row.key, row.merchant_id)
+    return Terminal(protocol, host, port, answer_seconds=PATIENCE_SECONDS / 3, patience_seconds=PATIENCE_SECONDS, now=_local_now)
+
+
+def _expected_codes(card: Card | None, conduct: Conduct, today: datetime.date) -> frozenset[str]:
+    """What a purchase may be answered, from the files that were imported. Whether a purse suffices is left to the sums."""
+    if conduct is Conduct.OVERTAKEN:
+        # A reversal was there before it. It stands before any question of the card.
+        return frozenset({"12"})
+    if card is None:
+        return frozenset({"14"})
+    by_status = {"lost": "41", "frozen": "62", "inactive": "78", "cancelled": "78"}
+    if card.status in by_status:
+        return frozenset({by_status[card.status]})
+    return frozenset({"54"}) if card.expires < today else frozenset({"00", "51"})
+
+
+def _lunch_clock(seconds: float) -> str:
+    began = datetime.datetime.combine(datetime.date.min, LUNCH_BEGINS)
+    return f"{began + datetime.timedelta(seconds=min(int(seconds), LUNCH_SECONDS)):%H:%M:%S}"
+
+
+async def _unsettled(admin: httpx.AsyncClient) -> str:
+    """Records that PostgreSQL does not have yet, by the switch's own metrics."""
+    try:
+        metrics = (await admin.get("/metrics")).text
+    except httpx.HTTPError:
+        return "?"
+    found = re.search(rf"(?m)^{LAG_METRIC} (\S+)$", metrics)
+    return f"{float(found[1]):,.0f}" if found else "?"
+
+
+def _milliseconds(ordered: Sequence[float], share: float) -> str:
+    """A percentile of values in seconds, in words."""
+    value = ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
+    return f"{value * 1e3:.1f} ms"
+
+
+# --- the sums ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Books:
+    """The ledger, replayed from the journal, and PostgreSQL, both as of `position`. Amounts in fen."""
+
+    position: int
+    ledger: Sequence[Account]
+    settled_by_merchant: Mapping[str, int]
+    settled_by_card: Mapping[str, int]
+
+
+def _read_books(journal: Path, address: str) -> _Books:
+    return asyncio.run(_settled(journal, address))
+
+
+async def _settled(journal: Path, address: str) -> _Books:
+    """Waits until PostgreSQL has everything that is durable. Under asyncio, on a thread of its own, because asyncpg knows nothing else."""
+    try:
+        # Apart from the running switch: it reads the journal's files.
+        replica = _core.Replica(journal)
+        until = time.monotonic() + SETTLE_SECONDS
+        async with Settlement.connect(address) as database:
+            while (position := await database.follow(replica.identity)) < (durable := replica.durable):
+                if time.monotonic() > until:
+                    raise DemoFailed(f"PostgreSQL is still {durable - position:,} records behind after {SETTLE_SECONDS:g} s.")
+                await asyncio.sleep(0.05)
+            by_merchant = await database.spent("merchant_id")
+            by_card = await database.spent("card_number")
+        replica.advance(position)
+        accounts = msgspec.json.decode(replica.accounts(), type=list[tuple[int, str, str, int, int]])
+    except SettlementRefused as refusal:
+        raise DemoFailed(str(refusal)) from None
+    except _core.CoreError as error:
+        raise DemoFailed(str(error)) from None
+    except settlement.LOST as failure:
+        raise DemoFailed(settlement.reason(failure)) from None
+    return _Books(position, [Account(*row) for row in accounts], by_merchant, by_card)
+
+
+def _ledger_sums(campus: Campus, accounts: Sequence[Account]) -> tuple[dict[str, int], dict[str, int]]:
+    """By merchant what it took, by card what its holder's purses lost since they were opened."""
+    takings = {account.owner: account.balance for account in accounts if account.kind == "merchant"}
+    purses: Counter[str] = Counter()
+    for account in accounts:
+        if account.kind in ("cash", "subsidy"):
+            purses[account.owner] += account.balance
+    return takings, {card.card_number: card.cash + card.subsidy - purses[card.holder_id] for card in campus.cards}
+
+
+def _differences(what: str, terminals: Mapping[str, int], ledger: Mapping[str, int], settled: Mapping[str, int]) -> list[str]:
+    return [
+        f"{what} {owner}: terminals {terminals.get(owner, 0):,}, ledger {ledger.get(owner, 0):,}, PostgreSQL {settled.get(owner, 0):,} fen."
+        for owner in sorted({*terminals, *ledger, *settled})
+        if not terminals.get(owner, 0) == ledger.get(owner, 0) == settled.get(owner, 0)
+    ]
+
+
+def _verdicts(campus: Campus, tally: _Tally, books: _Books) -> list[str]:
+    """Every difference between the three, and every surprise; empty if all is well."""
+    takings, spent = _ledger_sums(campus, books.ledger)
+    verdicts = list(tally.surprises)
+    verdicts += _differences("Merchant", tally.by_merchant, takings, books.settled_by_merchant)
+    verdicts += _differences("Card", tally.by_card, spent, books.settled_by_card)
+    if total := sum(account.balance for account in books.ledger):
+        verdicts.append(f"All accounts of the ledger together make {total} fen, not zero.")
+    return verdicts
+
+
+def _verdict_of(command: str, done: "subprocess.CompletedProcess[bytes]", otherwise: str) -> str:
+    """Nothing if a command's JSON says `"ok": true` and it ended with 0."""
+    try:
+        found = msgspec.json.decode(done.stdout)
+        sound = done.returncode == 0 and found["ok"] is True
+    except (msgspec.DecodeError, KeyError, TypeError):
+        sound = False
+    said = (done.stdout + done.stderr).decode(errors="replace").strip()
+    return "" if sound else f"{command} ended with {done.returncode}, {otherwise}: {said}"
+
+
+def _report(campus: Campus, replay: _Replay, books: _Books, problems: Sequence[str]) -> str:
+    tally = replay.tally
+    takings, spent = _ledger_sums(campus, books.ledger)
+    seconds = sorted(tally.seconds)
+    percentiles = [f"{name} {_milliseconds(seconds, share)}" for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))]
+    lines = [
+        "",
+        f"Lunch of {len(replay.payments):,} payments in {replay.lasted_seconds:.1f} s.",
+        "",
+        _count_line("approved", tally.approved, _yuan(tally.approved_fen)),
+        _count_line("declined", tally.declined.total()),
+        *(_count_line(f"  {RESPONSES.get(code, 'unknown')}", count, f"({code})") for code, count in tally.declined.most_common()),
+        _count_line("reversed", tally.reversed, f"{_yuan(tally.given_back_fen)} given back"),
+        _count_line("  before the purchase arrived", tally.overtaken),
+        _count_line("doubled by the network", tally.doubled),
+        _count_line("repeated, answer lost", tally.repeated),
+        _count_line("repeated, connection lost", tally.reconnected),
+        _count_line("answered from memory", tally.remembered, "each the same as before"),
+        "",
+        f"  answers: {', '.join(percentiles)} (terminals and switch share this machine)",
+        f"  longest wait for a free terminal {tally.late_seconds_max * 1e3:.0f} ms",
+        "",
+        f"  {'to the fen':14}{'taken by merchants':>24}{'spent by cards':>24}",
+        _sum_line("terminals", tally.by_merchant, tally.by_card),
+        _sum_line("ledger", takings, spent),
+        _sum_line("PostgreSQL", books.settled_by_merchant, books.settled_by_card),
+        "",
+    ]
+    if problems:
+        shown = problems[:20]
+        lines += [f"NOT EQUAL, or not as expected: {len(problems):,} findings.", *(f"  {problem}" for problem in shown)]
+        lines += [f"  and {len(problems) - len(shown):,} more."] if len(problems) > len(shown) else []
+    else:
+        lines.append(
+            f"Terminals, ledger and PostgreSQL agree to the fen, merchant by merchant ({len(campus.merchants)}) and card by card"
+            f" ({len(campus.cards):,}), at journal position {books.position:,}; the switch drained and ended, its journal verifies."
+        )
+    return "\n".join(lines)
+
+
+def _count_line(what: str, count: int, note: str = "") -> str:
+    return f"  {what:34}{count:>8,}   {note}".rstrip()
+
+
+def _sum_line(name: str, merchants: Mapping[str, int], cards: Mapping[str, int]) -> str:
+    return f"  {name:14}{_yuan(sum(merchants.values())):>24}{_yuan(sum(cards.values())):>24}"
+
+
+def _yuan(fen: int) -> str:
+    return f"{'-' if fen < 0 else ''}{abs(fen) // 100:,}.{abs(fen) % 100:02} yuan"
+
+
+async def _say(text: str, *, end: str = "\n", error: bool = False) -> None:
+    """Writes to the console on a thread: a console that does not take it must not hold the terminals up."""
+    await trio.to_thread.run_sync(
+        partial(print, text, end=end, file=sys.stderr if error else sys.stdout, flush=True), abandon_on_cancel=True
+    )

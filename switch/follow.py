@@ -1,0 +1,302 @@
+"""The follower: `switch follow` brings every record of the journal into PostgreSQL, exactly once and in order.
+
+For what: settlement, reports and operators' questions are answered by PostgreSQL, and neither its speed nor its faults may
+reach an authorization. So this is a process of its own, which `switch serve` starts and watches; it only reads the journal.
+
+Always true here: the only memory of how far it has come is the position in PostgreSQL, committed together with the rows. So
+it may be killed at any moment. At most two chunks are held, however far PostgreSQL is behind.
+
+How it works: a replica of the ledger (in the core) replays durable records and encodes their rows as chunks. While one chunk
+commits, the next is encoded on a thread of its own, with Python's lock released. When PostgreSQL fails, a new connection is made
+with growing pauses, and the position read there says which of the chunks in hand comes next; if none does, a fresh replica is
+replayed up to that position. When there is nothing to do, the journal's durable mark, a number in shared memory, is looked at.
+
+Asyncio and not trio, because asyncpg knows nothing else. What it does it says on stdout, a `Progress` a line. It ends on SIGTERM,
+once PostgreSQL has what was durable by then, and by itself when its parent, and with it the pipe on stdin, is gone.
+"""
+
+import asyncio
+import collections
+import contextlib
+import logging
+import os
+import random
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+
+from switch import _core, settlement
+from switch.settlement import Chunk, PositionMoved, Settlement, SettlementRefused
+
+__all__ = ["Follower", "Progress", "Replica", "main"]
+
+RECORDS_MAX: Final = 8192
+"""Records in a chunk: enough that a commit's fixed costs vanish while catching up, few enough to hold two in memory."""
+
+CHUNKS_MAX: Final = 2
+"""Chunks in memory: the one that commits and the one after it."""
+
+ADVANCE_MAX: Final = 262_144
+"""Records replayed at a time while catching up with PostgreSQL, so that a signal to stop is seen in between."""
+
+POLL_SECONDS: Final = 0.02
+"""Between two looks at the durable mark when all is settled; a record waits at most so long."""
+
+REPORT_SECONDS: Final = 0.1
+"""Between two lines of progress."""
+
+BACKOFF_SECONDS: Final = (0.1, 5.0)
+"""The first and the longest pause before a new connection."""
+
+STOP_SECONDS: Final = 10.0
+"""To reach the durable mark after SIGTERM; what is left then, the next start brings."""
+
+STDIN: Final = 0
+STDOUT: Final = 1
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One line on stdout: where the follower stands."""
+
+    settled: int = 0
+    """The last position committed in PostgreSQL; 0 until it was read."""
+    durable: int = 0
+    """The last durable position, when it was last looked at."""
+    connected: bool = False
+    error: str | None = None
+    """Why it is not connected; one sentence."""
+    rows: int = 0
+    """Rows committed since this process started."""
+
+
+class Replica(Protocol):
+    """What the follower needs of `switch._core.Replica`."""
+
+    @property
+    def identity(self) -> str: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def durable(self) -> int: ...
+    def advance(self, until: int) -> None: ...
+    def collect(self, records_max: int) -> Chunk | None: ...
+
+
+class Follower:
+    """Brings one journal into one database.
+
+    Resource handling: `run` opens and closes its connections and its thread. Error handling: whatever PostgreSQL does, `run`
+    tries again; it raises `SettlementRefused` where database and journal do not belong together, and what the replica raises.
+    """
+
+    def __init__(self, address: str, open_replica: Callable[[], Replica], report: Callable[[Progress], None]) -> None:
+        self._address = address
+        self._open_replica = open_replica
+        self._report = report
+        self._progress = Progress()
+        self._moved = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._catch_up = True
+        # The replica belongs to this thread while a call runs on it; asked from here meanwhile, it would raise.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replica")
+        self._replica: Replica
+        self._identity = ""
+        # Encoded, oldest first. One is encoded only while the one before it commits, so in between the replica may be asked.
+        self._chunks: collections.deque[Chunk] = collections.deque()
+        self._encoding: asyncio.Future[Chunk | None] | None = None
+
+    def stop(self, *, catch_up: bool) -> None:
+        """Let `run` return: after what is durable by then is committed too, or at the next chunk's end.
+
+        Where PostgreSQL is away, it returns after the attempt that is being made.
+        """
+        self._catch_up = self._catch_up and catch_up
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Follow until told to stop."""
+        self._report(self._progress)
+        reporter = asyncio.create_task(self._report_moves())
+        try:
+            self._replica = await self._on_thread(self._open_replica)
+            self._identity = self._replica.identity
+            pause, pause_max = BACKOFF_SECONDS
+            while not self._stopping.is_set():
+                settled = self._progress.settled
+                try:
+                    async with Settlement.connect(self._address) as database:
+                        await database.migrate()
+                        await self._align(await database.follow(self._identity))
+                        self._note(connected=True, error=None)
+                        await self._settle(database)
+                except (*settlement.LOST, PositionMoved) as failure:
+                    error = str(failure) if isinstance(failure, PositionMoved) else settlement.reason(failure)
+                    if error != self._progress.error:
+                        log.warning("%s", error)
+                    self._note(connected=False, error=error)
+                if self._progress.settled > settled:
+                    pause = BACKOFF_SECONDS[0]
+                # Jitter, so that followers that lost the same server do not come back at once.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - no secret
+                        await self._stopping.wait()
+                pause = min(pause * 2, pause_max)
+        except (SettlementRefused, _core.CoreError) as refusal:
+            self._note(error=str(refusal))
+            raise
+        finally:
+            reporter.cancel()
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            self._progress = msgspec.structs.replace(self._progress, connected=False)
+            self._report(self._progress)
+
+    async def _settle(self, database: Settlement) -> None:
+        """Commit chunk after chunk on one connection, until told to stop."""
+        until: int | None = None
+        while True:
+            chunk = await self._next_chunk()
+            self._note(durable=self._replica.durable)
+            if self._stopping.is_set():
+                if until is None:
+                    until = self._progress.durable if self._catch_up else 0
+                if chunk is None or chunk.first > until:
+                    return
+            if chunk is None:
+                await self._wait_for_records(database)
+                continue
+            self._encode()
+            await database.commit(self._identity, chunk)
+            self._chunks.popleft()
+            self._note(settled=chunk.last, rows=self._progress.rows + chunk.rows)
+
+    async def _wait_for_records(self, database: Settlement) -> None:
+        while self._replica.durable <= self._replica.position and not self._stopping.is_set():
+            if database.lost:
+                raise ConnectionResetError("it closed the connection")
+            await asyncio.sleep(POLL_SECONDS)
+
+    async def _align(self, settled: int) -> None:
+        """See to it that the next chunk begins right behind `settled`, the position in PostgreSQL."""
+        await self._encoded()
+        while self._chunks and self._chunks[0].last <= settled:
+            # It had been committed; only the answer was lost.
+            self._chunks.popleft()
+        ready = self._chunks[0].first - 1 if self._chunks else self._replica.position
+        if ready != settled:
+            self._chunks.clear()
+            if self._replica.position > settled:
+                self._replica = await self._on_thread(self._open_replica)
+            durable = self._replica.durable
+            if settled > durable:
+                raise SettlementRefused(
+                    f"PostgreSQL has this journal up to record {settled}, but the journal ends at {durable}: its folder is an"
+                    " older copy or has lost records. Put back the right folder, or settle into a new database."
+                )
+            while self._replica.position < settled:
+                await self._on_thread(self._replica.advance, min(settled, self._replica.position + ADVANCE_MAX))
+        self._note(settled=settled, durable=self._replica.durable)
+
+    async def _next_chunk(self) -> Chunk | None:
+        """The chunk to commit next, which stays at the head of the queue; None: all that is durable is settled."""
+        if not self._chunks:
+            self._encode()
+            await self._encoded()
+        return self._chunks[0] if self._chunks else None
+
+    def _encode(self) -> None:
+        """Begin to encode the next chunk, unless two are in hand."""
+        if self._encoding is None and len(self._chunks) < CHUNKS_MAX:
+            self._encoding = self._on_thread(self._replica.collect, RECORDS_MAX)
+
+    async def _encoded(self) -> None:
+        """Wait for the chunk that is being encoded, if any, and queue it."""
+        if self._encoding is not None:
+            chunk = await self._encoding
+            self._encoding = None
+            if chunk is not None:
+                self._chunks.append(chunk)
+
+    def _on_thread(self, call: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, call, *arguments)
+
+    def _note(self, **changes: object) -> None:
+        before, self._progress = self._progress, msgspec.structs.replace(self._progress, **changes)
+        if (before.connected, before.error) != (self._progress.connected, self._progress.error):
+            self._report(self._progress)
+        elif before.settled != self._progress.settled:
+            self._moved.set()
+
+    async def _report_moves(self) -> None:
+        """Report a position that moved, at bounded pace; the last one of a run is never left out."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            self._report(self._progress)
+            await asyncio.sleep(REPORT_SECONDS)
+
+
+def main(journal: Path, address: str) -> int:
+    """Run the follower as this process and return its exit status: 0, or 1 where an operator is needed."""
+    return asyncio.run(serve(lambda: _core.Replica(str(journal)), address))
+
+
+async def serve(open_replica: Callable[[], Replica], address: str) -> int:
+    """Run a follower that ends on signals and with its parent, and return the exit status."""
+    follower = Follower(address, open_replica, _print)
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+
+    def stop(*, catch_up: bool) -> None:
+        follower.stop(catch_up=catch_up)
+        stopped.set()
+
+    def listen_to_parent() -> None:
+        if not os.read(STDIN, 4096):
+            loop.remove_reader(STDIN)
+            # There is nobody to catch up for, and another follower may be at work already.
+            stop(catch_up=False)
+
+    supervised = _is_pipe(STDIN)
+    if supervised:
+        loop.add_reader(STDIN, listen_to_parent)
+    loop.add_signal_handler(signal.SIGTERM, lambda: stop(catch_up=True))
+    # Control-C reaches the parent too, which lets the switch finish first and then sends SIGTERM.
+    loop.add_signal_handler(signal.SIGINT, lambda: None if supervised else stop(catch_up=True))
+    following = asyncio.create_task(follower.run())
+    stopping = asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait({following, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        async with asyncio.timeout(STOP_SECONDS):
+            await following
+    except TimeoutError:
+        log.warning("PostgreSQL has not taken all that is durable within %s seconds; the next start goes on.", STOP_SECONDS)
+    except (SettlementRefused, _core.CoreError) as refusal:
+        sys.stderr.write(f"switch follow: {refusal}\n")
+        return 1
+    finally:
+        stopping.cancel()
+    return 0
+
+
+def _is_pipe(descriptor: int) -> bool:
+    """Whether a parent holds the other end. A terminal or /dev/null says nothing about one."""
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _print(progress: Progress) -> None:
+    # Past Python's buffer, so that each line leaves whole. A reader that is gone is noticed by the end of stdin.
+    with contextlib.suppress(BrokenPipeError):
+        os.write(STDOUT, msgspec.json.encode(progress) + b"\n")

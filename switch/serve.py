@@ -1,0 +1,222 @@
+"""`switch serve`: what runs, in which order it starts, and the mirror image of that when it ends.
+
+Start: the core replays the journal; the admin's door opens; terminals are served; the database and its follower come up
+beside them. End, on SIGTERM: no more connections, every message that was read is answered, the follower brings PostgreSQL to
+the last record, everything closes, exit code 0. A second signal changes nothing.
+
+Terminals never wait for PostgreSQL. Where the embedded database does not start, that is logged and tried again, and the switch
+goes on authorizing.
+"""
+
+import functools
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import msgspec
+import trio
+
+from switch import admin, gateway
+from switch._core import Core
+from switch.config import Config, ConfigError, Runtime
+from switch.follow import Progress
+from switch.postgres import EmbeddedPostgres, PostgresError
+
+__all__ = ["open_core", "run"]
+
+FOLLOWER_PAUSE_SECONDS: Final = (0.1, 5.0)
+"""Pauses before a follower that ended is started again: the first, and the longest that they grow to."""
+
+FOLLOWER_STOP_SECONDS: Final = 15.0
+"""For the follower to reach the last record when the switch ends. The next start brings what is missing then."""
+
+log = logging.getLogger("switch")
+
+
+@contextmanager
+def open_core(config: Config) -> Iterator[Core]:
+    """The core on the configuration's journal, closed at the end. Raises CoreError and ConfigError."""
+    core = Core(
+        journal=config.journal.folder,
+        key_encryption_key=config.key_encryption_key(),
+        timezone=config.campus.timezone,
+        segment_bytes=config.journal.segment_bytes,
+        amount_max=config.policy.amount_max,
+        identity_days=config.policy.identity_days,
+        mac_failures_max=config.terminals.mac_failures_max,
+        connections_max=config.terminals.connections_max,
+    )
+    try:
+        yield core
+    finally:
+        core.close()
+
+
+class Settling:
+    """PostgreSQL and the follower that fills it, both supervised.
+
+    Resource handling: `run` owns both processes. Error handling: whatever becomes of them is logged and they are started again;
+    nothing of it reaches an authorization.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._progress = Progress()
+        self._follower: trio.Process | None = None
+        self._ending = False
+
+    def progress(self) -> Progress:
+        """What the follower said last."""
+        return self._progress
+
+    async def run(self, *, task_status: trio.TaskStatus[str | None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run both until cancelled. Says the database's address once it is up, or None when the first try failed."""
+        async with trio.open_nursery() as nursery:
+            if self._config.database.embedded:
+                address = await self._start_postgres(nursery, task_status)
+            else:
+                address = self._config.database.url
+            task_status.started(address)
+            await self._follow(address)
+
+    async def _start_postgres(self, nursery: trio.Nursery, task_status: trio.TaskStatus[str | None]) -> str:
+        pause, pause_max = FOLLOWER_PAUSE_SECONDS
+        while True:
+            postgres = EmbeddedPostgres(self._config.database.folder)
+            try:
+                address: str = await nursery.start(postgres.supervise)
+            except PostgresError as error:
+                log.error("%s Terminals are served; the database is tried again.", error)  # noqa: TRY400 - the sentence says it all
+                self._progress = Progress(error=str(error))
+                task_status.started(None)
+                task_status = trio.TASK_STATUS_IGNORED
+                await trio.sleep(pause)
+                pause = min(2 * pause, pause_max)
+            else:
+                return address
+
+    async def _follow(self, address: str) -> None:
+        pause, pause_max = FOLLOWER_PAUSE_SECONDS
+        command = [sys.executable, "-m", "switch", "follow", "--config", str(self._config.file), "--database", address]
+        while not self._ending:
+            began = trio.current_time()
+            follower = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self._follower = follower
+            try:
+                assert follower.stdout is not None
+                await self._read_progress(follower.stdout)
+                code = await follower.wait()
+            finally:
+                await _end(follower)
+            self._follower = None
+            if self._ending:
+                return
+            self._progress = msgspec.structs.replace(self._progress, connected=False, error=f"the follower ended with code {code}")
+            log.error("the follower ended with code %d and is started again", code)
+            if trio.current_time() - began > pause_max:
+                pause = FOLLOWER_PAUSE_SECONDS[0]
+            await trio.sleep(pause)
+            pause = min(2 * pause, pause_max)
+
+    async def _read_progress(self, stdout: trio.abc.ReceiveStream) -> None:
+        line = b""
+        async for data in stdout:
+            *lines, line = (line + data).split(b"\n")
+            if lines:
+                before, self._progress = self._progress, msgspec.json.decode(lines[-1], type=Progress)
+                if self._progress.error and self._progress.error != before.error:
+                    log.warning("settlement waits: %s", self._progress.error)
+
+    async def finish(self) -> None:
+        """Have the follower bring PostgreSQL to the last record, and end."""
+        self._ending = True
+        follower = self._follower
+        if follower is None:
+            return
+        with trio.move_on_after(FOLLOWER_STOP_SECONDS) as deadline:
+            follower.terminate()
+            await follower.wait()
+        if deadline.cancelled_caught:
+            log.warning("the follower did not end within %s seconds and is ended", FOLLOWER_STOP_SECONDS)
+            follower.kill()
+
+
+async def _end(process: trio.Process) -> None:
+    """Leave nothing of a process behind. One that has ended already only has its pipes closed."""
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        with trio.CancelScope(shield=True):
+            # A pipe's close does not wait for anybody.
+            await pipe.aclose()
+    if process.returncode is None:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            # After SIGKILL the wait is the kernel's own time.
+            await process.wait()
+
+
+async def run(config: Config, announce: Callable[[str], None]) -> None:
+    """Run the switch until SIGTERM or SIGINT; `announce` gets the ready line.
+
+    Raises CoreError where the journal cannot be opened, ConfigError where a listener or a key cannot be had.
+    """
+    with open_core(config) as core, _signals() as (stopping, watch_signals):
+        terminals = gateway.Gateway(core)
+        settling = Settling(config)
+        try:
+            listeners, terminals_address = await gateway.listen(config.terminals.host, config.terminals.port)
+        except OSError as error:
+            raise ConfigError(f"{config.file}: terminals cannot be listened for on {config.terminals.host}:{config.terminals.port}: {error}.") from None
+        try:
+            admin_listener, admin_address = admin.listen(config.admin.host, config.admin.port)
+        except OSError as error:
+            raise ConfigError(f"{config.file}: admin cannot be listened for on {config.admin.host}:{config.admin.port}: {error}.") from None
+        routes = admin.application(core, terminals, settling.progress, config.admin_token())
+        async with trio.open_nursery() as background:
+            background.start_soon(watch_signals)
+            await background.start(functools.partial(admin.serve, routes, admin_listener))
+            async with trio.open_nursery() as foreground:
+                await foreground.start(terminals.serve, listeners)
+                database = None
+                with trio.CancelScope() as starting:
+                    foreground.start_soon(_cancel_on, stopping, starting)
+                    database = await background.start(settling.run)
+                    runtime = Runtime(pid=os.getpid(), terminals=terminals_address, admin=admin_address, database=database or "")
+                    runtime.write(config.runtime_file)
+                    ready = {"ready": True, "terminals": terminals_address, "admin": admin_address, "database": database}
+                    announce(json.dumps(ready))
+                    await stopping.wait()
+                foreground.cancel_scope.cancel()
+            log.info("draining")
+            if not await terminals.drain():
+                log.warning("some terminals did not take their answers in time; they find them again by repeating")
+            await settling.finish()
+            config.runtime_file.unlink(missing_ok=True)
+            background.cancel_scope.cancel()
+    log.info("ended")
+
+
+async def _cancel_on(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+@contextmanager
+def _signals() -> Iterator[tuple[trio.Event, Callable[[], object]]]:
+    """An event that the first SIGTERM or SIGINT sets, and the task that watches for them; later ones are swallowed."""
+    stopping = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+
+        async def watch() -> None:
+            async for number in received:
+                if not stopping.is_set():
+                    log.info("%s: ending", signal.Signals(number).name)
+                stopping.set()
+
+        yield stopping, watch

@@ -1,0 +1,315 @@
+"""The settlement database: everything of the switch that knows SQL.
+
+For what: PostgreSQL holds what happened in tables that people and other programs can ask, and follows the journal. It
+decides nothing.
+
+Always true here: rows and the journal position that they belong to are committed in one transaction, with the position
+before as its condition. So every record arrives once and in order, whatever dies, and whoever else writes. A database
+follows one journal for ever; another one's records are refused.
+
+How it works: a chunk brings each table's rows as a complete binary COPY stream, encoded by the core. Rows that are only
+ever added go straight into their table. Rows that are the newest state of something go into a temporary table of the same
+shape and from there over the old ones.
+
+Asyncio, because asyncpg knows nothing else; the process that follows the journal and the offline commands use it, the
+switch itself (trio) does not.
+"""
+
+import contextlib
+import datetime
+import importlib.resources
+from collections.abc import AsyncIterator, Collection, Mapping
+from typing import Final, Literal, NamedTuple, Protocol, Self
+
+import asyncpg
+
+__all__ = ["LOST", "Account", "Books", "Chunk", "PositionMoved", "Settlement", "SettlementRefused", "reason"]
+
+CONNECT_SECONDS: Final = 5.0
+"""To reach PostgreSQL and to be let in; one that is frozen accepts and stays silent."""
+
+COMMAND_SECONDS: Final = 120.0
+"""For one statement. Far above the slowest chunk, because a chunk that is given up is sent again from its start."""
+
+CLOSE_SECONDS: Final = 2.0
+"""For an orderly goodbye; after that the connection is dropped."""
+
+MIGRATION_LOCK: Final = 0x43414D505553
+"""The advisory lock under which the schema is changed ("CAMPUS")."""
+
+LOST: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+"""What the database or the way to it may raise at any time. The answer to all of them is a new connection."""
+
+
+class SettlementRefused(Exception):
+    """One sentence for the operator: this database and this journal or program do not belong together."""
+
+
+class PositionMoved(Exception):
+    """The database is not where the chunk begins; nothing of the chunk was kept."""
+
+
+class Chunk(Protocol):
+    """A run of records as rows. `tables` maps a table's name to its complete binary COPY stream."""
+
+    @property
+    def first(self) -> int:
+        """The position of its first record."""
+
+    @property
+    def last(self) -> int:
+        """The position of its last record, as of which its newest states are."""
+
+    @property
+    def business_dates(self) -> Collection[str]:
+        """The business dates (`YYYY-MM-DD`) that its rows belong to."""
+
+    @property
+    def tables(self) -> Mapping[str, bytes]:
+        """The tables that get rows."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in all tables."""
+
+
+class Account(NamedTuple):
+    """One account. `balance` and `holds` are in fen."""
+
+    account: int
+    kind: str
+    owner: str
+    balance: int
+    holds: int
+
+
+class Books(NamedTuple):
+    """What the database holds at one moment; amounts in fen."""
+
+    journal: str
+    position: int
+    accounts: dict[int, Account]
+    posted: dict[int, int]
+    """What each account's postings add up to, by account."""
+    postings: int
+    turnover: int
+    """The sum of all postings."""
+    transactions: int
+
+
+class _Table(NamedTuple):
+    columns: tuple[str, ...]
+    key: str | None = None
+    """Of a table that holds newest states; None: rows are only ever added."""
+
+
+TABLES: Final = {
+    "transaction": _Table(
+        (
+            *("position", "business_date", "at", "operation", "response", "terminal_id", "merchant_id", "card_number", "holder_id"),
+            *("stan", "local_time", "amount", "cash", "subsidy", "original", "cash_after", "subsidy_after", "batch_number"),
+        )
+    ),
+    "posting": _Table(("position", "business_date", "line", "debit_account", "credit_account", "amount")),
+    "operator_action": _Table(("position", "at", "action", "detail")),
+    "account": _Table(("account", "kind", "owner", "balance", "holds"), key="account"),
+    "cardholder": _Table(("holder_id", "cash_account", "subsidy_account"), key="holder_id"),
+    "card": _Table(("card_number", "holder_id", "class", "status", "expires"), key="card_number"),
+    "merchant": _Table(("merchant_id", "name", "category", "fee_bp", "account"), key="merchant_id"),
+    "terminal": _Table(("terminal_id", "merchant_id", "kind", "zone", "signed_on"), key="terminal_id"),
+}
+
+SESSION: Final = {
+    "application_name": "campus card switch",
+    "timezone": "UTC",
+    # The network's or our own sudden end must not keep the position locked for the follower that comes next.
+    "idle_in_transaction_session_timeout": "60s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "client_min_messages": "warning",
+}
+
+
+class Settlement:
+    """One connection to the settlement database. Not for two tasks at once."""
+
+    def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._connection = connection
+        # What earlier transactions on this connection have made already.
+        self._open_dates: set[str] = set()
+        self._staged: set[str] = set()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, address: str) -> AsyncIterator[Self]:
+        """Connect to `address` (`postgresql://...`) for the length of the block.
+
+        Raises one of `LOST` where that fails, then or later.
+        """
+        connection = await asyncpg.connect(address, timeout=CONNECT_SECONDS, command_timeout=COMMAND_SECONDS, server_settings=SESSION)
+        try:
+            yield cls(connection)
+        finally:
+            try:
+                await connection.close(timeout=CLOSE_SECONDS)
+            except LOST:
+                connection.terminate()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the connection is known to be gone."""
+        return self._connection.is_closed()
+
+    async def migrate(self) -> None:
+        """Bring the schema up to this version of the switch.
+
+        Each step is a transaction, under a lock, so that two processes may start at once and a death leaves whole steps.
+        Raises `SettlementRefused` where the database is newer than this version.
+        """
+        migrations = _migrations()
+        known = len(migrations)
+        for number in range(1, known + 1):
+            async with self._connection.transaction():
+                await self._connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+                applied = await self._schema_version()
+                if applied > known:
+                    raise SettlementRefused(
+                        f"The settlement database has schema version {applied}, but this version of the switch knows"
+                        f" {known}: run the newer version of the switch."
+                    )
+                if applied < number:
+                    name, script = migrations[number - 1]
+                    await self._connection.execute(script)
+                    await self._connection.execute("INSERT INTO schema_migration (number, name) VALUES ($1, $2)", number, name)
+
+    async def _schema_version(self) -> int:
+        if await self._connection.fetchval("SELECT to_regclass('schema_migration') IS NULL"):
+            await self._connection.execute(
+                "CREATE TABLE schema_migration"
+                " (number integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
+        version = await self._connection.fetchval("SELECT coalesce(max(number), 0) FROM schema_migration")
+        assert isinstance(version, int)
+        return version
+
+    async def follow(self, journal: str) -> int:
+        """Tie the database to the journal with this identity, once, and return the position of the last record that it has.
+
+        Raises `SettlementRefused` where it follows another journal.
+        """
+        query = "SELECT journal, position FROM journal_position"
+        row = await self._connection.fetchrow(query)
+        if row is None:
+            await self._connection.execute(
+                "INSERT INTO journal_position (journal, position) VALUES ($1, 0) ON CONFLICT DO NOTHING", journal
+            )
+            row = await self._connection.fetchrow(query)
+        if row is None or row["journal"] != journal:
+            raise SettlementRefused(
+                f"The settlement database follows the journal {row and row['journal']}, not this one, {journal}: name this"
+                " journal's own database in the configuration, or an empty one."
+            )
+        position = row["position"]
+        assert isinstance(position, int)
+        return position
+
+    async def commit(self, journal: str, chunk: Chunk) -> None:
+        """Add a chunk's rows and move the position from before its first record to its last: both or nothing.
+
+        Raises `PositionMoved` where the database is elsewhere. Raised by anything in `LOST` while it commits, it leaves open
+        whether it did; the position tells.
+        """
+        dates = [date for date in chunk.business_dates if date not in self._open_dates]
+        async with self._connection.transaction():
+            # First, so that of two followers the second waits here and then finds the position moved.
+            moved = await self._connection.execute(
+                "UPDATE journal_position SET position = $1, moved_at = now() WHERE journal = $2 AND position = $3",
+                chunk.last,
+                journal,
+                chunk.first - 1,
+            )
+            if moved != "UPDATE 1":
+                raise PositionMoved(f"Somebody else moved the settlement database away from record {chunk.first - 1}; reading where it is.")
+            for date in dates:
+                await self._connection.execute("SELECT open_business_date($1)", datetime.date.fromisoformat(date))
+            for name, rows in chunk.tables.items():
+                await self._add(name, TABLES[name], rows)
+        self._open_dates.update(dates)
+        self._staged.update(chunk.tables)
+
+    async def _add(self, name: str, table: _Table, rows: bytes) -> None:
+        if table.key is None:
+            await self._copy(name, table, rows)
+            return
+        changed = f"changed_{name}"
+        if name not in self._staged:
+            # Emptied in place by every commit: a TRUNCATE would leave dead rows in the system catalogue each time.
+            await self._connection.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {changed} (LIKE {name}) ON COMMIT DELETE ROWS")
+        await self._copy(changed, table, rows, schema="pg_temp")
+        columns = ", ".join(table.columns)
+        updates = ", ".join(f"{column} = excluded.{column}" for column in table.columns if column != table.key)
+        await self._connection.execute(
+            f"INSERT INTO {name} ({columns}) SELECT {columns} FROM pg_temp.{changed}"  # noqa: S608
+            f" ON CONFLICT ({table.key}) DO UPDATE SET {updates}"
+        )
+
+    async def _copy(self, name: str, table: _Table, rows: bytes, schema: str | None = None) -> None:
+        # An iterator of one, because asyncpg takes bytes for the name of a file.
+        async def stream() -> AsyncIterator[bytes]:
+            yield rows
+
+        await self._connection.copy_to_table(name, source=stream(), columns=table.columns, schema_name=schema, format="binary")
+
+    async def books(self) -> Books:
+        """Everything that a reconciliation compares, all of one moment. Reads every posting."""
+        async with self._connection.transaction(isolation="repeatable_read", readonly=True):
+            made = await self._connection.fetchval("SELECT to_regclass('journal_position') IS NOT NULL")
+            where = await self._connection.fetchrow("SELECT journal, position FROM journal_position") if made else None
+            if where is None:
+                raise SettlementRefused("The settlement database follows no journal yet: start the switch once.")
+            accounts = await self._connection.fetch("SELECT account, kind, owner, balance, holds FROM account")
+            posted = await self._connection.fetch(
+                "SELECT account, sum(amount)::bigint FROM ("
+                " SELECT credit_account AS account, sum(amount) AS amount FROM posting GROUP BY 1"
+                " UNION ALL SELECT debit_account, -sum(amount) FROM posting GROUP BY 1"
+                ") AS side GROUP BY 1"
+            )
+            sums = await self._connection.fetchrow(
+                "SELECT count(*), coalesce(sum(amount), 0)::bigint, (SELECT count(*) FROM transaction) FROM posting"
+            )
+            assert sums is not None
+        return Books(
+            journal=where["journal"],
+            position=where["position"],
+            accounts={row[0]: Account(*row) for row in accounts},
+            posted={row[0]: row[1] for row in posted},
+            postings=sums[0],
+            turnover=sums[1],
+            transactions=sums[2],
+        )
+
+    async def spent(self, by: Literal["terminal_id", "merchant_id", "card_number"]) -> dict[str, int]:
+        """What cardholders paid at merchants less what they got back, in fen, by terminal, by merchant or by card.
+
+        Those who never paid are left out.
+        """
+        rows = await self._connection.fetch(f"SELECT {by}, sum(amount)::bigint FROM spending GROUP BY 1")  # noqa: S608
+        return {row[0]: row[1] for row in rows}
+
+
+def reason(error: BaseException) -> str:
+    """A failure in one sentence."""
+    text = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, TimeoutError):
+        text = "it does not answer"
+    return f"PostgreSQL: {text or type(error).__name__}."
+
+
+def _migrations() -> list[tuple[str, str]]:
+    """The schema's steps, name and script, in order; the first has number 1."""
+    files = importlib.resources.files("switch").joinpath("migrations").iterdir()
+    steps = sorted((file.name, file) for file in files if file.name.endswith(".sql"))
+    for number, (name, _) in enumerate(steps, start=1):
+        assert name.startswith(f"{number:04}_"), f"{name} is not migration {number}"
+    return [(name.removesuffix(".sql"), file.read_text(encoding="utf-8")) for name, file in steps]

@@ -1,0 +1,85 @@
+"""What several test modules need: one embedded database for the whole run, and an empty database in it for each test."""
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+import asyncpg
+import pytest
+import trio
+
+from switch.postgres import EmbeddedPostgres
+
+Result = TypeVar("Result")
+
+
+def run_asyncio(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run asyncpg's side of a test; from trio by `await trio.to_thread.run_sync(run_asyncio, ...)`."""
+    return asyncio.run(work)
+
+
+async def execute(url: str, *statements: str) -> None:
+    """Run SQL statements, each in a transaction of its own."""
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def fetch(url: str, query: str) -> list[tuple[Any, ...]]:
+    """The rows of one query."""
+    connection = await asyncpg.connect(url)
+    try:
+        return [tuple(row) for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def embedded_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """One server for all tests that do not harm it. It runs under a trio of its own, as each test has its own."""
+    postgres = EmbeddedPostgres(tmp_path_factory.mktemp("database"))
+    started = threading.Event()
+    handles: list[tuple[trio.lowlevel.TrioToken, trio.CancelScope]] = []
+    failures: list[BaseException] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(postgres.supervise)
+            handles.append((trio.lowlevel.current_trio_token(), nursery.cancel_scope))
+            started.set()
+
+    def run() -> None:
+        try:
+            trio.run(main)
+        except BaseException as failure:  # noqa: BLE001 - raised again by the fixture, in pytest's thread
+            failures.append(failure)
+        finally:
+            started.set()
+
+    thread = threading.Thread(target=run, name="embedded database")
+    thread.start()
+    started.wait()
+    if handles:
+        yield postgres
+        token, scope = handles[0]
+        trio.from_thread.run_sync(scope.cancel, trio_token=token)
+    thread.join()
+    if failures:
+        raise failures[0]
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
+    """The address of an empty database, dropped after the test whoever is still connected."""
+    name = f"test_{next(_numbers)}"
+    run_asyncio(execute(embedded_postgres.url, f"CREATE DATABASE {name}"))
+    yield embedded_postgres.url.replace("/switch?", f"/{name}?")
+    run_asyncio(execute(embedded_postgres.url, f"DROP DATABASE {name} WITH (FORCE)"))
