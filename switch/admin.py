@@ -27,71 +27,80 @@ from switch.follow import Progress
 from switch.gateway import Gateway
 from switch.metrics import Statistics, exposition
 
-__all__ = ["application", "listen", "serve"]
+__all__ = ["Door", "listen", "serve"]
 
 IMPORT_BYTES_MAX: Final = 256 << 20
 """The core's own bound for a file; more is not even read."""
 
 
-def application(core: Core, gateway: Gateway, progress: Callable[[], Progress], token: str) -> Starlette:
+class Door:
     """The routes over one core."""
-    metrics = exposition(lambda: msgspec.json.decode(core.statistics(), type=Statistics), progress)
 
-    async def show_metrics(_: Request) -> Response:
-        return Response(metrics(), media_type=CONTENT_TYPE_LATEST)
+    def __init__(self, core: Core, gateway: Gateway, progress: Callable[[], Progress], token: str) -> None:
+        self._core = core
+        self._gateway = gateway
+        self._progress = progress
+        self._token = token
+        self._metrics = exposition(lambda: msgspec.json.decode(core.statistics(), type=Statistics), progress)
 
-    async def health(_: Request) -> Response:
-        return JSONResponse({"alive": True})
-
-    async def readiness(_: Request) -> Response:
-        # Terminals are served without PostgreSQL, so its absence is told and does not make the switch unready.
-        settled = progress()
-        lag = max(0, core.durable - settled.settled)
-        return JSONResponse(
-            {"ready": True, "settlement": {"connected": settled.connected, "settled": settled.settled, "lag": lag, "error": settled.error}}
+    def application(self) -> Starlette:
+        """All of them, as an ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/metrics", self._show_metrics),
+                Route("/healthz", self._show_health),
+                Route("/readyz", self._show_readiness),
+                Route("/v1/statistics", self._guarded(self._show_statistics)),
+                Route("/v1/import", self._guarded(self._import), methods=["POST"]),
+                Route("/v1/show/{kind}/{identifier}", self._guarded(self._show)),
+            ]
         )
 
-    async def statistics(_: Request) -> Response:
-        return _json(core.statistics())
-
-    async def import_file(request: Request) -> Response:
-        if int(request.headers.get("content-length", 0)) > IMPORT_BYTES_MAX:
-            return _refused(413, f"a file may have {IMPORT_BYTES_MAX} bytes; split it")
-        content = await request.body()
-        try:
-            report = core.import_csv(request.query_params.get("name", "import.csv"), content)
-        except CoreError as error:
-            return _refused(422, str(error))
-        await gateway.wait_durable(core.position)
-        return _json(report)
-
-    async def show(request: Request) -> Response:
-        kind, identifier = request.path_params["kind"], request.path_params["identifier"]
-        try:
-            shown = core.show(kind, identifier)
-        except CoreError as error:
-            return _refused(404, str(error))
-        return _refused(404, f"there is no {kind} {identifier}") if shown is None else _json(shown)
-
-    def guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guard(request: Request) -> Response:
             given = request.headers.get("authorization", "")
-            if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            if not hmac.compare_digest(given.encode(), f"Bearer {self._token}".encode()):
                 return _refused(401, "the admin token is missing or wrong; it stands in the data folder's keys/admin.token")
             return await handler(request)
 
         return guard
 
-    return Starlette(
-        routes=[
-            Route("/metrics", show_metrics),
-            Route("/healthz", health),
-            Route("/readyz", readiness),
-            Route("/v1/statistics", guarded(statistics)),
-            Route("/v1/import", guarded(import_file), methods=["POST"]),
-            Route("/v1/show/{kind}/{identifier}", guarded(show)),
-        ]
-    )
+    async def _show_metrics(self, _: Request) -> Response:
+        return Response(self._metrics(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _show_health(self, _: Request) -> Response:
+        return JSONResponse({"alive": True})
+
+    async def _show_readiness(self, _: Request) -> Response:
+        # Terminals are served without PostgreSQL, so its absence is told and does not make the switch unready.
+        settled = self._progress()
+        lag = max(0, self._core.durable - settled.settled)
+        settlement = {"connected": settled.connected, "settled": settled.settled, "lag": lag, "error": settled.error}
+        return JSONResponse({"ready": True, "settlement": settlement})
+
+    async def _show_statistics(self, _: Request) -> Response:
+        return _json(self._core.statistics())
+
+    async def _import(self, request: Request) -> Response:
+        content = bytearray()
+        async for part in request.stream():
+            content += part
+            if len(content) > IMPORT_BYTES_MAX:
+                return _refused(413, f"a file may have {IMPORT_BYTES_MAX} bytes; split it")
+        try:
+            report = self._core.import_csv(request.query_params.get("name", "import.csv"), bytes(content))
+        except CoreError as error:
+            return _refused(422, str(error))
+        await self._gateway.wait_durable(self._core.position)
+        return _json(report)
+
+    async def _show(self, request: Request) -> Response:
+        kind, identifier = request.path_params["kind"], request.path_params["identifier"]
+        try:
+            shown = self._core.show(kind, identifier)
+        except CoreError as error:
+            return _refused(404, str(error))
+        return _refused(404, f"there is no {kind} {identifier}") if shown is None else _json(shown)
 
 
 def _json(content: bytes) -> Response:

@@ -126,7 +126,9 @@ async def run_demo(options: DemoOptions) -> int:
 
 
 async def _demonstrate(options: DemoOptions, folder: Path) -> bool:
-    speed = options.speed or SPEED
+    speed = SPEED if options.speed is None else options.speed
+    if not speed > 0:
+        raise DemoFailed(f"a speed of {speed:g} is none; name a number above 0, such as {SPEED:g}.")
     data, files = folder / "switch", folder / "campus"
     config = data / "switch.toml"
 
@@ -352,6 +354,8 @@ class _Replay:
                 raise DemoFailed(self.tally.surprises[0])
             await self._lunch()
         finally:
+            for _, terminal, _ in self._tills:
+                terminal.close()
             gc.unfreeze()
 
     async def _sign_on(self, terminal: Terminal) -> None:
@@ -372,8 +376,6 @@ class _Replay:
                 display.cancel_scope.cancel()
         if overtime.cancelled_caught:
             self.tally.surprises.append(f"Lunch was not over {OVERTIME_SECONDS:g} s after its time.")
-        for _, terminal, _ in self._tills:
-            await terminal.aclose()
 
     async def _serve(self, row: TerminalRow, terminal: Terminal, payments: Sequence[Payment]) -> None:
         for payment in payments:
@@ -384,7 +386,7 @@ class _Replay:
                 await self._pay(row, terminal, payment)
             except (NoAnswer, ProtocolViolation, Refused) as failure:
                 self.tally.surprises.append(f"{failure}.")
-                await terminal.aclose()
+                terminal.close()
 
     async def _pay(self, row: TerminalRow, terminal: Terminal, payment: Payment) -> None:
         tally = self.tally

@@ -30,6 +30,8 @@ class Histogram(msgspec.Struct, frozen=True):
 
 
 class JournalStatistics(msgspec.Struct, frozen=True):
+    """The journal since the switch started."""
+
     mode: str
     """How a write is made durable."""
     segment: int
@@ -46,6 +48,8 @@ class JournalStatistics(msgspec.Struct, frozen=True):
 
 
 class Connections(msgspec.Struct, frozen=True):
+    """Terminals' connections since the switch started."""
+
     open: int
     accepted: int
     closed: dict[str, int]

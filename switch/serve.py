@@ -12,10 +12,11 @@ import functools
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -35,6 +36,9 @@ FOLLOWER_PAUSE_SECONDS: Final = (0.1, 5.0)
 
 FOLLOWER_STOP_SECONDS: Final = 15.0
 """For the follower to reach the last record when the switch ends. The next start brings what is missing then."""
+
+DESCRIPTORS_BESIDE_CONNECTIONS: Final = 256
+"""Files, pipes and the admin's connections."""
 
 log = logging.getLogger("switch")
 
@@ -69,7 +73,7 @@ class Settling:
         self._config = config
         self._progress = Progress()
         self._follower: trio.Process | None = None
-        self._ending = False
+        self._ending = trio.Event()
 
     def progress(self) -> Progress:
         """What the follower said last."""
@@ -104,7 +108,7 @@ class Settling:
     async def _follow(self, address: str) -> None:
         pause, pause_max = FOLLOWER_PAUSE_SECONDS
         command = [sys.executable, "-m", "switch", "follow", "--config", str(self._config.file), "--database", address]
-        while not self._ending:
+        while not self._ending.is_set():
             began = trio.current_time()
             follower = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self._follower = follower
@@ -115,7 +119,7 @@ class Settling:
             finally:
                 await _end(follower)
             self._follower = None
-            if self._ending:
+            if self._ending.is_set():
                 return
             self._progress = msgspec.structs.replace(self._progress, connected=False, error=f"the follower ended with code {code}")
             log.error("the follower ended with code %d and is started again", code)
@@ -135,7 +139,7 @@ class Settling:
 
     async def finish(self) -> None:
         """Have the follower bring PostgreSQL to the last record, and end."""
-        self._ending = True
+        self._ending.set()
         follower = self._follower
         if follower is None:
             return
@@ -166,18 +170,15 @@ async def run(config: Config, announce: Callable[[str], None]) -> None:
 
     Raises CoreError where the journal cannot be opened, ConfigError where a listener or a key cannot be had.
     """
+    _raise_descriptor_limit(config.terminals.connections_max)
     with open_core(config) as core, _signals() as (stopping, watch_signals):
+        with _refusal(config, "terminals", config.terminals.host, config.terminals.port):
+            listeners, terminals_address = await gateway.listen(config.terminals.host, config.terminals.port)
+        with _refusal(config, "admin", config.admin.host, config.admin.port):
+            admin_listener, admin_address = admin.listen(config.admin.host, config.admin.port)
         terminals = gateway.Gateway(core)
         settling = Settling(config)
-        try:
-            listeners, terminals_address = await gateway.listen(config.terminals.host, config.terminals.port)
-        except OSError as error:
-            raise ConfigError(f"{config.file}: terminals cannot be listened for on {config.terminals.host}:{config.terminals.port}: {error}.") from None
-        try:
-            admin_listener, admin_address = admin.listen(config.admin.host, config.admin.port)
-        except OSError as error:
-            raise ConfigError(f"{config.file}: admin cannot be listened for on {config.admin.host}:{config.admin.port}: {error}.") from None
-        routes = admin.application(core, terminals, settling.progress, config.admin_token())
+        routes = admin.Door(core, terminals, settling.progress, config.admin_token()).application()
         async with trio.open_nursery() as background:
             background.start_soon(watch_signals)
             await background.start(functools.partial(admin.serve, routes, admin_listener))
@@ -202,13 +203,36 @@ async def run(config: Config, announce: Callable[[str], None]) -> None:
     log.info("ended")
 
 
+@contextmanager
+def _refusal(config: Config, section: str, host: str, port: int) -> Iterator[None]:
+    """Turns the system's refusal to listen into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(f"{config.file}: [{section}] cannot listen on {host} port {port}: {reason}; choose another.") from None
+
+
+def _raise_descriptor_limit(connections_max: int) -> None:
+    """Every connection is a descriptor; the usual soft limit of 1,024 is for programs that use select."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = connections_max + DESCRIPTORS_BESIDE_CONNECTIONS
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
+        if allowed < needed:
+            log.warning(
+                "this system allows %d descriptors, too few for %d connections; raise its limit of open files", hard, connections_max
+            )
+
+
 async def _cancel_on(event: trio.Event, scope: trio.CancelScope) -> None:
     await event.wait()
     scope.cancel()
 
 
 @contextmanager
-def _signals() -> Iterator[tuple[trio.Event, Callable[[], object]]]:
+def _signals() -> Iterator[tuple[trio.Event, Callable[[], Awaitable[None]]]]:
     """An event that the first SIGTERM or SIGINT sets, and the task that watches for them; later ones are swallowed."""
     stopping = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:

@@ -617,17 +617,12 @@ class Terminal:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self.aclose()
+        self.close()
 
     async def connect(self) -> None:
         """Opens the connection if it is not open. Raises `OSError`."""
         if self._stream is None:
             self._stream = await trio.open_tcp_stream(self._host, self._port)
-
-    async def aclose(self) -> None:
-        """Closes the connection. Unanswered requests stay known to the protocol."""
-        self._drop()
-        await trio.lowlevel.checkpoint()
 
     async def sign_on(self) -> Reply:
         """Raises `Refused` where the switch does not grant it."""
@@ -676,7 +671,7 @@ class Terminal:
         await self.connect()
         assert self._stream is not None
         await self._stream.send_all(self.protocol.send(request))
-        await self.aclose()
+        self.close()
 
     async def _attempt(self, request: Request, copies: int, repeat: bool) -> Reply | None:
         """One send and its answers; nothing if the time is over or the connection lost."""
@@ -700,11 +695,11 @@ class Terminal:
             whole = False
         except trio.Cancelled:
             # The caller gave up: what was sent and not answered must not be mistaken for an answer to what comes next.
-            self._drop()
+            self.close()
             raise
         if not whole:
             # Lost, or broken off in the middle of a frame. After a mere time-out the connection stays, and a late answer is welcome.
-            self._drop()
+            self.close()
         return None
 
     async def _answers(self, stream: trio.SocketStream, request: Request, copies: int) -> Reply | None:
@@ -720,7 +715,8 @@ class Terminal:
                 return first
         return None
 
-    def _drop(self) -> None:
+    def close(self) -> None:
+        """Closes the connection at once. Unanswered requests stay known to the protocol."""
         stream, self._stream = self._stream, None
         self.protocol.connection_lost()
         if stream is not None:

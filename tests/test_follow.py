@@ -183,6 +183,32 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(database_url: str, journa
     run_asyncio(run())
 
 
+def test_no_more_than_two_chunks_are_in_hand(database_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Settlement.commit
+    followers: list[Follower] = []
+    held: list[int] = []
+
+    async def commit_and_count(self: Settlement, identity: str, chunk: Chunk) -> None:
+        (follower,) = followers
+        held.append(len(follower._chunks) + (follower._encoding is not None))
+        if len(held) == 2:
+            # Both are encoded when the first of them fails.
+            assert follower._encoding is not None
+            await asyncio.wait([follower._encoding])
+            raise ConnectionResetError
+        await commit(self, identity, chunk)
+
+    async def run() -> None:
+        Replica.make_durable(journal, SMALL_CHUNK * 10)
+        async with following(database_url, journal) as watched:
+            followers.append(watched.follower)
+            await watched.until_settled(SMALL_CHUNK * 10)
+        assert (len(held), max(held)) == (11, 2)
+
+    monkeypatch.setattr(Settlement, "commit", commit_and_count)
+    run_asyncio(run())
+
+
 @pytest.mark.parametrize("other_chunk", [SMALL_CHUNK, 150, 500])
 def test_a_position_moved_by_another_follower_is_taken_over(
     database_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch, other_chunk: int

@@ -1,5 +1,6 @@
 """The reference terminal: its codec against published messages, its checks of what a switch answers, its conduct over TCP."""
 
+import ast
 import datetime
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import trio
 
+from switch import terminal as terminal_module
 from switch.terminal import (
     SPECIFICATION,
     FrameBuffer,
@@ -44,6 +46,18 @@ def vector(name: str) -> dict[str, Any]:
     (found,) = (message for message in VECTORS["messages"] if message["name"] == name)
     assert isinstance(found, dict)
     return found
+
+
+def test_it_shares_no_code_with_the_switch() -> None:
+    assert terminal_module.__file__ is not None
+    imported = set()
+    for node in ast.walk(ast.parse(Path(terminal_module.__file__).read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add(node.module or ".")
+    assert "iso8583" in imported
+    assert not [name for name in imported if name.startswith((".", "switch"))]
 
 
 # --- keys and codec ---

@@ -96,7 +96,7 @@ enum Verdict {
     /// Available in cash and subsidy purse.
     Balance([i64; 2]),
     /// Decided, now or before.
-    Decided(Box<Remembered>, Option<[u8; 8]>),
+    Decided(Remembered, Option<[u8; 8]>),
 }
 
 /// A message that was read far enough to be answered.
@@ -127,6 +127,8 @@ impl<L: Log> Authorizer<L> {
         let calendar = CampusCalendar::new(&settings.timezone)?;
         let mut authorizer =
             Self { ledger, keys, log, calendar, record: Vec::with_capacity(256), last_day: (0, Date(0), None), nonces };
+        // The policy and the business date may have to be written down before the first message.
+        authorizer.log.reserve(2 * DECISION_BYTES_MAX)?;
         if authorizer.ledger.policy() != settings.policy {
             authorizer.decide(now, &Command::Policy(settings.policy));
         }
@@ -309,7 +311,7 @@ impl<L: Log> Authorizer<L> {
         }
         if let Some((place, remembered)) = self.ledger.recall(needs.identity) {
             return if remembered.content == needs.content {
-                Verdict::Decided(Box::new(*remembered), self.ledger.identities().nonce(place, remembered.position()))
+                Verdict::Decided(*remembered, self.ledger.identities().nonce(place, remembered.position()))
             } else if operation == Operation::Unknown {
                 Verdict::Plain(Response::InvalidTransaction)
             } else {
@@ -331,7 +333,7 @@ impl<L: Log> Authorizer<L> {
         let outcome = self.decide(now, &command);
         match self.ledger.recall(needs.identity) {
             Some((place, remembered)) if outcome.response.is_remembered() => {
-                Verdict::Decided(Box::new(*remembered), self.ledger.identities().nonce(place, remembered.position()))
+                Verdict::Decided(*remembered, self.ledger.identities().nonce(place, remembered.position()))
             }
             _ => Verdict::Plain(outcome.response),
         }

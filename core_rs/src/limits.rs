@@ -48,7 +48,7 @@ pub const LINGER_MICROSECONDS: u64 = 60;
 /// Bytes of one journal record: its length is written in 16 bits.
 pub const JOURNAL_RECORD_BYTES_MAX: usize = 60_000;
 
-/// Bytes of a journal segment unless configured: an archive's unit; half a minute of the busiest traffic.
+/// Bytes of a journal segment unless configured: an archive's unit, and seconds of the busiest traffic, in which the next one is made.
 pub const JOURNAL_SEGMENT_BYTES: u64 = 64 << 20;
 
 /// Bytes of records that may wait in one batch: what the busiest traffic brings while the disk stands still for 100 ms.

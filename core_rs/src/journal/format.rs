@@ -206,7 +206,7 @@ pub(super) fn put_record(payload: &mut [u8], at: usize, record: &[u8]) -> usize 
     content + record.len()
 }
 
-/// The records of one payload, in order. Ends early on a malformed one, so check with [`payload_is_sound`] first.
+/// The records of one payload, in order. Ends early on a malformed one, which no verified batch holds.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
