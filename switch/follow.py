@@ -106,7 +106,7 @@ class Follower:
         self._moved = asyncio.Event()
         self._stopping = asyncio.Event()
         self._catch_up = True
-        # The replica belongs to this thread while a call runs on it; asked from here meanwhile, it would raise.
+        # The replica belongs to this thread while a call runs on it; asked from here meanwhile, it would hold up everything.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replica")
         self._replica: Replica
         self._identity = ""

@@ -104,7 +104,7 @@ class Replica:
         self._balances = [0] * (1 + MERCHANTS + 2 * HOLDERS)
         self._identity = (folder / "identity").read_text()
         self._position = 0
-        # As in the extension, where a call that changes the replica has it for itself.
+        # A call has the replica for itself. The extension's would make the second caller wait, and its event loop with it.
         self._borrowed = threading.Lock()
 
     @staticmethod

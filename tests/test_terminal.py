@@ -4,7 +4,7 @@ import ast
 import datetime
 import json
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -416,16 +416,21 @@ class ScriptedSwitch:
         self.connections += 1
         number = self.connections
         frames = FrameBuffer()
-        async with stream:
-            async for data in stream:
-                for _, message in frames.feed(data):
-                    fields = decode(message)
-                    self.requests.append(fields)
-                    replies = self.answer(number, fields)
-                    if replies is None:
-                        return
-                    for reply in replies:
-                        await stream.send_all(reply)
+        # A terminal may break off before it reads its answer.
+        with suppress(trio.BrokenResourceError):
+            async with stream:
+                await self.converse(number, stream, frames)
+
+    async def converse(self, number: int, stream: trio.SocketStream, frames: FrameBuffer) -> None:
+        async for data in stream:
+            for _, message in frames.feed(data):
+                fields = decode(message)
+                self.requests.append(fields)
+                replies = self.answer(number, fields)
+                if replies is None:
+                    return
+                for reply in replies:
+                    await stream.send_all(reply)
 
     def answer(self, connection: int, fields: dict[str, str]) -> Iterable[bytes] | None:
         if fields.get("70") == "001":

@@ -122,7 +122,7 @@ impl<L: Log> Authorizer<L> {
                     String::from_utf8_lossy(&terminal.id)
                 ));
             }
-            keys.refresh(index as u32, terminal);
+            keys.refresh(index as u32, &terminal.id, &terminal.wrapped_key, terminal.session);
         }
         let calendar = CampusCalendar::new(&settings.timezone)?;
         let mut authorizer =
@@ -185,7 +185,8 @@ impl<L: Log> Authorizer<L> {
         match command {
             Command::Terminal { id, .. } => {
                 let index = self.ledger.registry().terminals.find(id).expect("it was just entered");
-                self.keys.refresh(index, &self.ledger.registry().terminals[index]);
+                let terminal = &self.ledger.registry().terminals[index];
+                self.keys.refresh(index, &terminal.id, &terminal.wrapped_key, terminal.session);
             }
             Command::SignOn { request, terminal_nonce, switch_nonce } => {
                 let index = request.identity.terminal();

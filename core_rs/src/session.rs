@@ -7,7 +7,6 @@
 //! Always true here: a message is proved by at most one key; after a sign-on the previous session's key proves messages
 //! until the first one under the new key, for the answer to the sign-on may have been lost.
 
-use crate::ledger::registry::{Terminal, TerminalId};
 use crate::mac::{KeyEncryptionKey, MacKey, MacMismatch, MasterKey};
 
 /// The nonces that a session's keys come from.
@@ -103,14 +102,13 @@ impl KeyRing {
     ///
     /// # Panics
     /// If its master key cannot be unwrapped; [`Self::opens`] tells beforehand.
-    pub fn refresh(&mut self, index: u32, terminal: &Terminal) {
-        let master = self.own.unwrap(&terminal.wrapped_key).expect("a terminal's key is tried before it is taken up");
-        let session =
-            |nonces: Option<Nonces>| nonces.map(|nonces| master.session_mac_key(&terminal.id, &nonces.terminal, &nonces.switch));
+    pub fn refresh(&mut self, index: u32, id: &[u8; 8], wrapped_key: &[u8; 24], session: Session) {
+        let master = self.own.unwrap(wrapped_key).expect("a terminal's key is tried before it is taken up");
+        let key = |nonces: Nonces| master.session_mac_key(id, &nonces.terminal, &nonces.switch);
         let keys = Keys {
-            sign_on: master.sign_on_key(&terminal.id),
-            current: session(terminal.session.current),
-            previous: session(terminal.session.previous),
+            sign_on: master.sign_on_key(id),
+            current: session.current.map(key),
+            previous: session.previous.map(key),
             master,
         };
         match self.keys.get_mut(index as usize) {
@@ -123,7 +121,7 @@ impl KeyRing {
     }
 
     /// The terminal at `index` signed on.
-    pub fn sign_on(&mut self, index: u32, id: &TerminalId, nonces: Nonces) {
+    pub fn sign_on(&mut self, index: u32, id: &[u8; 8], nonces: Nonces) {
         let keys = &mut self.keys[index as usize];
         keys.previous = keys.current.take();
         keys.current = Some(keys.master.session_mac_key(id, &nonces.terminal, &nonces.switch));
