@@ -16,8 +16,8 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import msgspec
@@ -36,6 +36,8 @@ FOLLOWER_PAUSE_SECONDS: Final = (0.1, 5.0)
 
 FOLLOWER_STOP_SECONDS: Final = 15.0
 """For the follower to reach the last record when the switch ends. The next start brings what is missing then."""
+
+ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 DESCRIPTORS_BESIDE_CONNECTIONS: Final = 256
 """Files, pipes and the admin's connections."""
@@ -171,7 +173,9 @@ async def run(config: Config, announce: Callable[[str], None]) -> None:
     Raises CoreError where the journal cannot be opened, ConfigError where a listener or a key cannot be had.
     """
     _raise_descriptor_limit(config.terminals.connections_max)
-    with open_core(config) as core, _signals() as (stopping, watch_signals):
+    with open_core(config) as core:
+        # Only now: until the journal is replayed, a signal may simply end the process.
+        stopping = _end_on_signals()
         with _refusal(config, "terminals", config.terminals.host, config.terminals.port):
             listeners, terminals_address = await gateway.listen(config.terminals.host, config.terminals.port)
         with _refusal(config, "admin", config.admin.host, config.admin.port):
@@ -180,7 +184,6 @@ async def run(config: Config, announce: Callable[[str], None]) -> None:
         settling = Settling(config)
         routes = admin.Door(core, terminals, settling.progress, config.admin_token()).application()
         async with trio.open_nursery() as background:
-            background.start_soon(watch_signals)
             await background.start(functools.partial(admin.serve, routes, admin_listener))
             async with trio.open_nursery() as foreground:
                 await foreground.start(terminals.serve, listeners)
@@ -194,12 +197,15 @@ async def run(config: Config, announce: Callable[[str], None]) -> None:
                     announce(json.dumps(ready))
                     await stopping.wait()
                 foreground.cancel_scope.cancel()
-            log.info("draining")
+            log.info("told to end: answering what has been read")
             if not await terminals.drain():
                 log.warning("some terminals did not take their answers in time; they find them again by repeating")
             await settling.finish()
             config.runtime_file.unlink(missing_ok=True)
             background.cancel_scope.cancel()
+    for number in ENDING_SIGNALS:
+        # The interpreter's own end would bring back the default, which kills.
+        signal.signal(number, signal.SIG_IGN)
     log.info("ended")
 
 
@@ -231,16 +237,15 @@ async def _cancel_on(event: trio.Event, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-@contextmanager
-def _signals() -> Iterator[tuple[trio.Event, Callable[[], Awaitable[None]]]]:
-    """An event that the first SIGTERM or SIGINT sets, and the task that watches for them; later ones are swallowed."""
+def _end_on_signals() -> trio.Event:
+    """An event that the first SIGTERM or SIGINT sets. Later ones change nothing, up to the process's end and through it."""
     stopping = trio.Event()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+    trio_token = trio.lowlevel.current_trio_token()
 
-        async def watch() -> None:
-            async for number in received:
-                if not stopping.is_set():
-                    log.info("%s: ending", signal.Signals(number).name)
-                stopping.set()
+    def note(*_: object) -> None:
+        with suppress(trio.RunFinishedError):
+            trio_token.run_sync_soon(stopping.set, idempotent=True)
 
-        yield stopping, watch
+    for number in ENDING_SIGNALS:
+        signal.signal(number, note)
+    return stopping

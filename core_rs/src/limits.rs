@@ -1,6 +1,8 @@
 //! Every bound of the core, with its unit and its reason. Past a bound the switch answers 91 or closes a connection; it
 //! never grows.
 
+use std::time::Duration;
+
 /// The last year a date may name: a day is held in 16 bits from 2000 on.
 pub const DATE_YEAR_MAX: i16 = 2178;
 
@@ -37,6 +39,10 @@ pub const REPLY_BYTES_MAX: usize = 16 << 20;
 
 /// Microseconds that a begun frame may take to arrive whole. A peer that sends half a frame and stops is closed.
 pub const FRAME_MICROSECONDS_MAX: u64 = 30_000_000;
+
+/// How long a peer may leave a probe or a reply without acknowledging it: a terminal that lost its power or its cable.
+/// It is known by then, and its connection's place is free for its return.
+pub const PEER_SILENT_MAX: Duration = Duration::from_secs(60);
 
 /// Events taken from epoll at a time.
 pub const EVENTS_MAX: usize = 1024;

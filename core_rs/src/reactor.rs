@@ -25,7 +25,8 @@ use crate::iso8583::frame::{self, Split};
 use crate::journal::Journal;
 use crate::ledger::Response;
 use crate::limits::{
-    EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, READ_BYTES, REPLY_BYTES_MAX, UNSENT_BYTES_MAX,
+    EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, PEER_SILENT_MAX, READ_BYTES, REPLY_BYTES_MAX,
+    UNSENT_BYTES_MAX,
 };
 use crate::stats::{Answers, Histogram, Operation};
 
@@ -227,9 +228,12 @@ impl Reactor {
             return false;
         }
         let ready = rustix::io::ioctl_fionbio(&socket, true).is_ok();
-        // Without these two the switch still serves, slower and with dead peers kept longer.
+        // Without these the switch still serves, slower and with dead peers kept longer.
         let _ = sockopt::set_tcp_nodelay(&socket, true);
         let _ = sockopt::set_socket_keepalive(&socket, true);
+        let _ = sockopt::set_tcp_keepidle(&socket, PEER_SILENT_MAX);
+        let _ = sockopt::set_tcp_keepintvl(&socket, PEER_SILENT_MAX / 4);
+        let _ = sockopt::set_tcp_user_timeout(&socket, PEER_SILENT_MAX.as_millis() as u32);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
