@@ -1,0 +1,86 @@
+//! The limit of the machine: a server that does nothing but its system calls.
+//!
+//! One thread, level-triggered epoll, one `recv` and one `send` for each readable socket. Each frame is answered with a
+//! constant frame as long as the switch's answer to a purchase; nothing is read but the frames' lengths.
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::fd::RawFd;
+
+use rustix::event::epoll;
+use switch_core::iso8583::frame::{self, Split};
+
+use crate::Failure;
+use crate::terminal::sample_reply;
+
+const EVENTS_MAX: usize = 1024;
+const LISTENER: u64 = u64::MAX;
+const INPUT: u64 = u64::MAX - 1;
+
+struct Peer {
+    stream: TcpStream,
+    partial: Vec<u8>,
+}
+
+/// Serves on a free port of loopback, which it prints, until standard input ends.
+pub(crate) fn serve() -> Result<(), Failure> {
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    listener.set_nonblocking(true)?;
+    println!("{}", serde_json::json!({ "ready": true, "address": listener.local_addr()?.to_string() }));
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    let watch = |token: u64, descriptor: std::os::fd::BorrowedFd<'_>| {
+        epoll::add(&epoll, descriptor, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
+    };
+    watch(LISTENER, std::os::fd::AsFd::as_fd(&listener))?;
+    watch(INPUT, std::os::fd::AsFd::as_fd(&std::io::stdin()))?;
+    let reply = sample_reply();
+    let mut peers: HashMap<RawFd, Peer> = HashMap::new();
+    let mut events = Vec::with_capacity(EVENTS_MAX);
+    let mut input = vec![0; 64 << 10];
+    let mut output = Vec::new();
+    loop {
+        events.clear();
+        epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), None)?;
+        for event in &events {
+            match event.data.u64() {
+                INPUT => return Ok(()),
+                LISTENER => {
+                    let (stream, _) = listener.accept()?;
+                    stream.set_nonblocking(true)?;
+                    stream.set_nodelay(true)?;
+                    watch(stream.as_raw_fd().cast_unsigned().into(), std::os::fd::AsFd::as_fd(&stream))?;
+                    peers.insert(stream.as_raw_fd(), Peer { stream, partial: Vec::new() });
+                }
+                token => {
+                    let descriptor = token as RawFd;
+                    let peer = peers.get_mut(&descriptor).expect("a peer is kept until it is closed");
+                    if !answer(peer, &mut input, &reply, &mut output)? {
+                        peers.remove(&descriptor);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// False once the peer has closed.
+fn answer(peer: &mut Peer, input: &mut [u8], reply: &[u8], output: &mut Vec<u8>) -> Result<bool, Failure> {
+    let mut filled = peer.partial.len();
+    input[..filled].copy_from_slice(&peer.partial);
+    peer.partial.clear();
+    match peer.stream.read(&mut input[filled..]) {
+        Ok(0) | Err(_) => return Ok(false),
+        Ok(count) => filled += count,
+    }
+    let mut taken = 0;
+    output.clear();
+    while let Split::Frame { consumed, .. } = frame::split(&input[taken..filled]) {
+        taken += consumed;
+        output.extend_from_slice(reply);
+    }
+    peer.partial.extend_from_slice(&input[taken..filled]);
+    peer.stream.write_all(output)?;
+    Ok(true)
+}

@@ -1,0 +1,130 @@
+//! The core without sockets, threads and disk: what one purchase costs from its frame's first byte to its answer's last.
+//!
+//! The work is the authorizer's own: frame, parse, MAC, checks, ledger, duplicate memory, journal record, answer, MAC. The
+//! record is copied into a batch's buffer as the journal does it, and goes nowhere. Requests are made before and answers
+//! checked after the clock runs, a block at a time.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use switch_core::authorizer::{Authorizer, Log, Replies, Settings};
+use switch_core::import::import;
+use switch_core::iso8583::Message;
+use switch_core::iso8583::frame::{self, Split};
+use switch_core::ledger::{Ledger, Policy};
+use switch_core::mac::KeyEncryptionKey;
+use switch_core::reactor::wall_clock;
+
+use crate::Failure;
+use crate::terminal::{Campus, Clock, Purchase, Terminal};
+
+/// Purchases between two looks at the clock: few enough that their frames stay in the cache, as in the pump.
+const BLOCK: usize = 512;
+/// Terminals that take turns.
+const TERMINALS: usize = 256;
+/// Bytes after which the batch's buffer begins again.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// A batch of the journal that is never written.
+#[derive(Default)]
+struct Batch {
+    position: u64,
+    bytes: Vec<u8>,
+}
+
+impl Log for Batch {
+    fn has_room(&self, _: usize) -> bool {
+        true
+    }
+
+    fn reserve(&mut self, _: usize) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn append(&mut self, record: &[u8]) -> u64 {
+        if self.bytes.len() > BATCH_BYTES {
+            self.bytes.clear();
+        }
+        self.bytes.extend_from_slice(&(record.len() as u16).to_le_bytes());
+        self.bytes.extend_from_slice(record);
+        self.position += 1;
+        self.position
+    }
+}
+
+/// Makes `purchases` purchases on the campus in `folder` and gives the time that one took.
+pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure> {
+    let settings = Settings {
+        policy: Policy { amount_max: 5_000_000, identity_days: 8 },
+        timezone: "UTC".to_owned(),
+        key: KeyEncryptionKey::new(&[7; KeyEncryptionKey::BYTES]),
+    };
+    let nonces = || fastrand::u64(..).to_be_bytes();
+    let mut core = Authorizer::new(Ledger::new(), Batch::default(), settings, nonces, wall_clock())?;
+    for name in ["merchants.csv", "terminals.csv", "cards.csv"] {
+        import(&mut core, wall_clock(), name, &fs::read(folder.join(name))?)?;
+    }
+    let campus = Campus::read(folder)?;
+    let mut replies = Replies::default();
+    let mut clock = Clock::new()?;
+    let mut terminals: Vec<Terminal> = campus.tills.iter().take(TERMINALS).map(Terminal::new).collect();
+    let mut requests = Vec::new();
+    for terminal in &mut terminals {
+        requests.clear();
+        replies.durable.clear();
+        terminal.sign_on(clock.stamp(wall_clock()), &mut requests);
+        handle_all(&mut core, &requests, &mut replies)?;
+        terminal.signed_on(&replies.durable[frame::LENGTH_BYTES..])?;
+    }
+    let mut nanoseconds = Vec::new();
+    let mut asked: Vec<Purchase> = Vec::with_capacity(BLOCK);
+    for block in 0..purchases.div_ceil(BLOCK) {
+        requests.clear();
+        replies.durable.clear();
+        asked.clear();
+        let stamp = clock.stamp(wall_clock());
+        let first = block * BLOCK;
+        for index in first..first + BLOCK {
+            let terminal = &mut terminals[index % TERMINALS];
+            asked.push(terminal.purchase(&campus.cards, stamp, 0, &mut requests));
+        }
+        let began = Instant::now();
+        handle_all(&mut core, &requests, &mut replies)?;
+        nanoseconds.push(began.elapsed().as_nanos() as f64 / BLOCK as f64);
+        check_all(&terminals, first, &asked, &replies.durable)?;
+    }
+    let approved = nanoseconds.len() * BLOCK;
+    nanoseconds.sort_by(f64::total_cmp);
+    let quantile = |share: f64| nanoseconds[((nanoseconds.len() - 1) as f64 * share) as usize];
+    Ok(json!({
+        "purchases": approved,
+        "terminals": terminals.len(),
+        "cards": campus.cards.len(),
+        "nanoseconds": { "p10": quantile(0.1), "p50": quantile(0.5), "p90": quantile(0.9) },
+    }))
+}
+
+fn handle_all(core: &mut Authorizer<Batch>, requests: &[u8], replies: &mut Replies) -> Result<(), Failure> {
+    let now = wall_clock();
+    let mut ahead = requests;
+    while let Split::Frame { tpdu, message, consumed } = frame::split(ahead) {
+        core.handle(now, tpdu, message, replies)?;
+        ahead = &ahead[consumed..];
+    }
+    Ok(())
+}
+
+fn check_all(terminals: &[Terminal], first: usize, asked: &[Purchase], answers: &[u8]) -> Result<(), Failure> {
+    let mut ahead = answers;
+    for (offset, purchase) in asked.iter().enumerate() {
+        let Split::Frame { message, consumed, .. } = frame::split(ahead) else { return Err("an answer is missing".into()) };
+        ahead = &ahead[consumed..];
+        let reply = Message::parse(message)?;
+        if let Some(fault) = terminals[(first + offset) % terminals.len()].mistrust(purchase, &reply) {
+            return Err(format!("{fault}: {reply:?} {:?}", reply.text(39)).into());
+        }
+    }
+    Ok(())
+}
