@@ -52,7 +52,7 @@ class Door:
                 Route("/readyz", self._show_readiness),
                 Route("/v1/statistics", self._guarded(self._show_statistics)),
                 Route("/v1/import", self._guarded(self._import), methods=["POST"]),
-                Route("/v1/show/{kind}/{identifier}", self._guarded(self._show)),
+                Route("/v1/show/{kind}/{identifier:path}", self._guarded(self._show)),
             ]
         )
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -123,9 +124,9 @@ def _import(options: argparse.Namespace) -> int:
         for file, content in files:
             if core is None:
                 assert live is not None
-                report = _ask(live, config, "POST", "/v1/import", params={"name": file.name}, content=content)
+                report = _ask(live, config, "POST", "/v1/import", params={"name": str(file)}, content=content)
             else:
-                report = core.import_csv(file.name, content)
+                report = core.import_csv(str(file), content)
                 core.flush()
             print(report.decode())
     return 0
@@ -220,7 +221,7 @@ def _show(options: argparse.Namespace) -> int:
     config = configuration.load(options.config)
     live = _live(config)
     if live is not None:
-        shown = _ask(live, config, "GET", f"/v1/show/{options.kind}/{httpx.URL(path=options.identifier).raw_path.decode().lstrip('/')}")
+        shown = _ask(live, config, "GET", f"/v1/show/{options.kind}/{quote(options.identifier, safe='')}")
     else:
         replica = Replica(config.journal.folder)
         replica.advance(replica.durable)
