@@ -51,7 +51,8 @@ lint: build
 	cargo clippy --workspace --all-targets --locked --quiet --features switch_core/python
 
 bench: build
-	cargo run --release --locked --quiet -p switch_benchmarks
+	cargo build --release --locked --quiet -p switch_benchmarks
+	python benchmarks/run.py --output target/benchmark.json
 
 clean:
 	rm -rf $(VENV) target dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

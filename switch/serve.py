@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -33,6 +34,11 @@ __all__ = ["open_core", "run"]
 
 FOLLOWER_PAUSE_SECONDS: Final = (0.1, 5.0)
 """Pauses before a follower that ended is started again: the first, and the longest that they grow to."""
+
+REFUSED: Final = 1
+"""The exit code of a follower that will not go on without an operator."""
+
+REFUSED_PAUSE_SECONDS: Final = 30.0
 
 FOLLOWER_STOP_SECONDS: Final = 15.0
 """For the follower to reach the last record when the switch ends. The next start brings what is missing then."""
@@ -88,7 +94,7 @@ class Settling:
                 address = await self._start_postgres(nursery, task_status)
             else:
                 address = self._config.database.url
-            task_status.started(address)
+            task_status.started(_without_password(address))
             await self._follow(address)
 
     async def _start_postgres(self, nursery: trio.Nursery, task_status: trio.TaskStatus[str | None]) -> str:
@@ -109,7 +115,10 @@ class Settling:
 
     async def _follow(self, address: str) -> None:
         pause, pause_max = FOLLOWER_PAUSE_SECONDS
-        command = [sys.executable, "-m", "switch", "follow", "--config", str(self._config.file), "--database", address]
+        command = [sys.executable, "-m", "switch", "follow", "--config", str(self._config.file)]
+        if self._config.database.embedded:
+            # An address of the site's own stays in the configuration: it may hold a password, and arguments are everybody's to see.
+            command += ["--database", address]
         while not self._ending.is_set():
             began = trio.current_time()
             follower = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -127,7 +136,7 @@ class Settling:
             log.error("the follower ended with code %d and is started again", code)
             if trio.current_time() - began > pause_max:
                 pause = FOLLOWER_PAUSE_SECONDS[0]
-            await trio.sleep(pause)
+            await trio.sleep(REFUSED_PAUSE_SECONDS if code == REFUSED else pause)
             pause = min(2 * pause, pause_max)
 
     async def _read_progress(self, stdout: trio.abc.ReceiveStream) -> None:
@@ -151,6 +160,14 @@ class Settling:
         if deadline.cancelled_caught:
             log.warning("the follower did not end within %s seconds and is ended", FOLLOWER_STOP_SECONDS)
             follower.kill()
+
+
+def _without_password(address: str) -> str:
+    """The address as it may stand in a log."""
+    parts = urlsplit(address)
+    if parts.password is None:
+        return address
+    return parts._replace(netloc=f"{parts.username or ''}@{parts.netloc.rpartition('@')[2]}").geturl()
 
 
 async def _end(process: trio.Process) -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import itertools
+import random
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
@@ -11,6 +14,7 @@ import pytest
 import trio
 
 from switch.postgres import EmbeddedPostgres
+from tests.switch_process import MERCHANTS, Connection, Switch
 
 Result = TypeVar("Result")
 
@@ -83,3 +87,43 @@ def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
     run_asyncio(execute(embedded_postgres.url, f"CREATE DATABASE {name}"))
     yield embedded_postgres.url.replace("/switch?", f"/{name}?")
     run_asyncio(execute(embedded_postgres.url, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(scope="session")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
+    """One running switch without a database, for all tests that leave it as it was but for their own terminals and cards."""
+    switch = Switch(tmp_path_factory.mktemp("switch") / "data")
+    (switch.folder / "merchants.csv").write_text(MERCHANTS, encoding="utf-8")
+    imported = switch.command("import", "--config", switch.file, switch.folder / "merchants.csv")
+    assert imported.returncode == 0, imported.stderr
+    switch.start()
+    with ExitStack() as stack:
+        stack.callback(switch.close)
+        yield switch
+
+
+@pytest.fixture
+def make_switch(tmp_path: Path) -> Iterator[Callable[..., Switch]]:
+    """Makes data folders for switches of the test's own; what still runs at the end is ended and checked."""
+    with ExitStack() as stack:
+
+        def make(**settings: Any) -> Switch:
+            switch = Switch(tmp_path / f"switch{next(_numbers)}", **settings)
+            stack.callback(switch.close)
+            return switch
+
+        yield make
+
+
+@pytest.fixture
+async def connection(switch: Switch) -> AsyncIterator[Connection]:
+    """A terminals' connection to the switch of the session."""
+    async with switch.connect() as connection:
+        yield connection
+
+
+@pytest.fixture
+def chance() -> random.Random:
+    seed = random.randrange(2**32)  # noqa: S311 - no secret
+    print(f"seed {seed}")  # noqa: T201 - shown where the test fails
+    return random.Random(seed)  # noqa: S311

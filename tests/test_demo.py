@@ -2,6 +2,7 @@
 
 import datetime
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,7 @@ def books(merchant: int = 850, cash: int = 650, subsidy: int = 0, settled: int =
 
 
 def tally(fen: int = 850) -> demo._Tally:
-    return demo._Tally(by_merchant=demo.Counter({"M1": fen}), by_card=demo.Counter({"6230000000000017": fen}))
+    return demo._Tally(by_merchant=Counter({"M1": fen}), by_card=Counter({"6230000000000017": fen}))
 
 
 def test_equal_sums_leave_nothing_to_say() -> None:

@@ -96,21 +96,21 @@ pub(crate) fn drive(plan: &Plan) -> Result<Value, Failure> {
         expected: sample_reply(),
         tally: Tally { latency: Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?, answers: 0, fen: 0, in_window: false },
     };
-    let (seconds, client_seconds) = run.all(plan, &mut connections, &mut clock)?;
+    let (window, client_cpu) = run.all(plan, &mut connections, &mut clock)?;
     let Tally { latency, answers, fen, .. } = run.tally;
-    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
-    let quantile = |quantile: f64| microseconds(latency.value_at_quantile(quantile));
     Ok(json!({
         "connections": plan.connections,
         "depth": plan.depth,
-        "seconds": seconds,
+        "window_ns": window,
         "answers": latency.len(),
-        "per_second": latency.len() as f64 / seconds,
-        "latency_us": {
-            "p50": quantile(0.5), "p90": quantile(0.9), "p99": quantile(0.99), "p999": quantile(0.999),
-            "max": microseconds(latency.max()),
+        "latency_ns": {
+            "p50": latency.value_at_quantile(0.5),
+            "p90": latency.value_at_quantile(0.9),
+            "p99": latency.value_at_quantile(0.99),
+            "p999": latency.value_at_quantile(0.999),
+            "max": latency.max(),
         },
-        "client_cpu_us": client_seconds * 1e6 / latency.len() as f64,
+        "client_cpu_ns": client_cpu,
         "answers_total": answers,
         "fen_total": fen,
     }))
@@ -174,8 +174,8 @@ impl Run<'_> {
         self.began.elapsed().as_nanos() as u64
     }
 
-    /// Warm-up, window, and the answers still owed. Gives the window's length and this process's CPU time in it, in seconds.
-    fn all(&mut self, plan: &Plan, connections: &mut [Connection], clock: &mut Clock) -> Result<(f64, f64), Failure> {
+    /// Warm-up, window, and the answers still owed. Gives the window's length and this process's CPU time in it, in nanoseconds.
+    fn all(&mut self, plan: &Plan, connections: &mut [Connection], clock: &mut Clock) -> Result<(u64, u64), Failure> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let opens = self.now() + plan.warm_up.as_nanos() as u64;
         let closes = opens + plan.measured.as_nanos() as u64;
@@ -199,11 +199,11 @@ impl Run<'_> {
             }
             let now = self.now();
             if window.is_none() && now >= opens {
-                window = Some((now, cpu_seconds()));
+                window = Some((now, cpu_nanoseconds()));
                 self.tally.in_window = true;
             }
             if let (Some((since, cpu)), None, true) = (window, measured, now >= closes) {
-                measured = Some(((now - since) as f64 / 1e9, cpu_seconds() - cpu));
+                measured = Some((now - since, cpu_nanoseconds() - cpu));
                 self.tally.in_window = false;
             }
             let stamp = clock.stamp(wall_clock());
@@ -252,13 +252,7 @@ impl Run<'_> {
 }
 
 /// Finds the purchase that a reply answers, and checks it.
-fn check(
-    peer: Peer,
-    connection: &mut Connection,
-    reply: &Message<'_>,
-    wire: &[u8],
-    expected: &[u8],
-) -> Result<Purchase, Failure> {
+fn check(peer: Peer, connection: &mut Connection, reply: &Message<'_>, wire: &[u8], expected: &[u8]) -> Result<Purchase, Failure> {
     let stan = reply.number(11);
     let place = match peer {
         Peer::Switch => connection.under_way.iter().position(|purchase| Some(u64::from(purchase.stan)) == stan),
@@ -278,7 +272,7 @@ fn check(
     }
 }
 
-fn cpu_seconds() -> f64 {
+fn cpu_nanoseconds() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+    (time.tv_sec * 1_000_000_000 + time.tv_nsec).cast_unsigned()
 }

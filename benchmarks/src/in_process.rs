@@ -22,7 +22,7 @@ use crate::terminal::{Campus, Clock, Purchase, Terminal};
 
 /// Purchases between two looks at the clock: few enough that their frames stay in the cache, as in the pump.
 const BLOCK: usize = 512;
-/// Terminals that take turns.
+/// Terminals that take turns, at most.
 const TERMINALS: usize = 256;
 /// Bytes after which the batch's buffer begins again.
 const BATCH_BYTES: usize = 1 << 20;
@@ -70,6 +70,10 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
     let mut replies = Replies::default();
     let mut clock = Clock::new()?;
     let mut terminals: Vec<Terminal> = campus.tills.iter().take(TERMINALS).map(Terminal::new).collect();
+    let turns = terminals.len();
+    if turns == 0 || campus.cards.is_empty() {
+        return Err("the campus has no tills or no cards".into());
+    }
     let mut requests = Vec::new();
     for terminal in &mut terminals {
         requests.clear();
@@ -78,6 +82,7 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
         handle_all(&mut core, &requests, &mut replies)?;
         terminal.signed_on(&replies.durable[frame::LENGTH_BYTES..])?;
     }
+    // Of one purchase, on the average over a block; one entry a block.
     let mut nanoseconds = Vec::new();
     let mut asked: Vec<Purchase> = Vec::with_capacity(BLOCK);
     for block in 0..purchases.div_ceil(BLOCK) {
@@ -87,22 +92,22 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
         let stamp = clock.stamp(wall_clock());
         let first = block * BLOCK;
         for index in first..first + BLOCK {
-            let terminal = &mut terminals[index % TERMINALS];
+            let terminal = &mut terminals[index % turns];
             asked.push(terminal.purchase(&campus.cards, stamp, 0, &mut requests));
         }
         let began = Instant::now();
         handle_all(&mut core, &requests, &mut replies)?;
-        nanoseconds.push(began.elapsed().as_nanos() as f64 / BLOCK as f64);
+        nanoseconds.push(began.elapsed().as_nanos() as u64 / BLOCK as u64);
         check_all(&terminals, first, &asked, &replies.durable)?;
     }
     let approved = nanoseconds.len() * BLOCK;
-    nanoseconds.sort_by(f64::total_cmp);
-    let quantile = |share: f64| nanoseconds[((nanoseconds.len() - 1) as f64 * share) as usize];
+    nanoseconds.sort_unstable();
+    let percentile = |percent: usize| nanoseconds[(nanoseconds.len() - 1) * percent / 100];
     Ok(json!({
         "purchases": approved,
-        "terminals": terminals.len(),
+        "terminals": turns,
         "cards": campus.cards.len(),
-        "nanoseconds": { "p10": quantile(0.1), "p50": quantile(0.5), "p90": quantile(0.9) },
+        "nanoseconds": { "p10": percentile(10), "p50": percentile(50), "p90": percentile(90) },
     }))
 }
 

@@ -226,6 +226,7 @@ impl<L: Log> Authorizer<L> {
             return refuse(Response::SecurityViolation, None, date, replies);
         };
         let inbound = Inbound { message: &message, operation, terminal, slot: slot.unwrap_or(KeySlot::SignOn) };
+        let position_before = self.ledger.position();
         let verdict = self.judge(now, &inbound);
         let key = slot.and_then(|slot| self.keys.key(terminal, slot));
         let date = self.ledger.business_date();
@@ -256,29 +257,26 @@ impl<L: Log> Authorizer<L> {
             Verdict::Decided(remembered, nonce) => {
                 let merchant = self.ledger.registry().merchants[remembered.merchant()].id;
                 let echoed = Echoed::Remembered(remembered.echo, merchant.as_str());
-                let money =
-                    matches!(operation, Operation::Purchase | Operation::Reversal) && remembered.response == Response::Approved;
+                // By class, not by operation: another message of the class that repeats the identity gets this same answer.
+                let money = matches!(Family::of(message.mti()), Family::Financial | Family::Reversal)
+                    && remembered.response == Response::Approved;
                 let answer = Answer {
                     response: remembered.response,
                     date: remembered.business_date,
                     position: Some(remembered.position()),
                     approval: money,
                     private: nonce.map(|nonce| sign_on_answer(nonce, remembered.business_date)),
-                    available: (money && self.has_purses(&remembered)).then_some([remembered.cash_after, remembered.subsidy_after]),
+                    available: remembered.after().filter(|_| money && remembered.content.card().is_some()),
                 };
                 write_reply(&mut replies.durable, tpdu, &message, &echoed, &answer, key);
-                if operation == Operation::SignOff && remembered.position() == self.ledger.position() {
+                // Only where it was decided now: under an identity that is known already it changes nothing.
+                if operation == Operation::SignOff && self.ledger.position() > position_before {
                     self.keys.sign_off(terminal);
                 }
                 remembered.response
             }
         };
         Ok(Handled { operation, response })
-    }
-
-    /// Whether DE54 belongs into this answer: the card is named and known.
-    fn has_purses(&self, remembered: &Remembered) -> bool {
-        remembered.content.card().is_some_and(|number| self.ledger.registry().cards.find(&number).is_some())
     }
 
     /// Proves the message's MAC. `None`: refused. `Some(None)`: an echo test without a MAC.

@@ -23,6 +23,9 @@ use crate::mac::MasterKey;
 /// Bytes by which a row's record may be longer than the row.
 const RECORD_BEYOND_ROW_BYTES: usize = 128;
 
+/// Bytes of a file's name that its record keeps: the record fits the room of four rows.
+const NAME_BYTES_MAX: usize = 200;
+
 const MERCHANTS: [&str; 4] = ["merchant_id", "name", "category", "fee_bp"];
 const TERMINALS: [&str; 5] = ["terminal_id", "merchant_id", "kind", "zone", "key"];
 const CARDS: [&str; 7] = ["card_number", "holder_id", "class", "status", "expires", "cash", "subsidy"];
@@ -68,12 +71,10 @@ pub fn import<L: Log>(authorizer: &mut Authorizer<L>, now: Timestamp, file: &str
     if content.len() > IMPORT_BYTES_MAX {
         return Err(format!("{file}: {} bytes are more than a file may have ({IMPORT_BYTES_MAX}); split it", content.len()));
     }
-    let mut reader = csv::ReaderBuilder::new()
-        .has_headers(false)
-        .flexible(true)
-        .from_reader(content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content));
+    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
     let mut record = StringRecord::new();
-    let mut next = |record: &mut StringRecord| reader.read_record(record).map_err(|error| unreadable(file, &error));
+    let mut next = |record: &mut StringRecord| reader.read_record(record).map_err(|error| unreadable(file, content, &error));
     if !next(&mut record)? {
         return Err(format!("{file}: the file is empty; its first line must be one of the headers {}", headers()));
     }
@@ -88,7 +89,7 @@ pub fn import<L: Log>(authorizer: &mut Authorizer<L>, now: Timestamp, file: &str
     let mut checker = Checker { ledger: authorizer.ledger(), lines: HashMap::new(), holders: HashMap::new() };
     let mut rows = Vec::new();
     while next(&mut record)? {
-        let line = record.position().map_or(0, csv::Position::line);
+        let line = record.position().map_or(0, |position| line_of(content, position));
         if record.len() != header.len() {
             return Err(format!("{file} line {line}: {} fields where the header has {}", record.len(), header.len()));
         }
@@ -120,18 +121,30 @@ pub fn import<L: Log>(authorizer: &mut Authorizer<L>, now: Timestamp, file: &str
         authorizer.decide(now, &row.command());
     }
     if report.added + report.changed > 0 {
-        authorizer.decide(now, &Command::Imported { file: &file[file.len().saturating_sub(200)..], rows: report.rows });
+        authorizer.decide(now, &Command::Imported { file: end_of(file), rows: report.rows });
     }
     report.position = authorizer.ledger().position();
     Ok(report)
+}
+
+/// The end of a file's name, as much as its record takes.
+fn end_of(name: &str) -> &str {
+    let start = name.len().saturating_sub(NAME_BYTES_MAX);
+    (start..name.len()).find_map(|start| name.get(start..)).unwrap_or_default()
 }
 
 fn headers() -> String {
     [&MERCHANTS[..], &TERMINALS, &CARDS].map(|header| format!("\"{}\"", header.join(","))).join(", ")
 }
 
-fn unreadable(file: &str, error: &csv::Error) -> String {
-    let line = error.position().map_or(String::new(), |position| format!(" line {}", position.line()));
+/// The line on which a row stands. The reader notes where the row before ended, and blank lines may lie between.
+fn line_of(content: &[u8], position: &csv::Position) -> u64 {
+    let before = content[position.byte() as usize..].iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() + before.filter(|&&byte| byte == b'\n').count() as u64
+}
+
+fn unreadable(file: &str, content: &[u8], error: &csv::Error) -> String {
+    let line = error.position().map_or(String::new(), |position| format!(" line {}", line_of(content, position)));
     match error.kind() {
         csv::ErrorKind::Utf8 { err, .. } => {
             format!("{file}{line}, field {}: the text is not UTF-8; save the file as UTF-8", err.field() + 1)

@@ -409,6 +409,9 @@ pub fn decode(record: &[u8]) -> Option<Decoded<'_>> {
     };
     let mut outcome = Outcome::of(Response::from_number(decoder.u8()?)?);
     let present = decoder.u8()?;
+    if present > 7 {
+        return None;
+    }
     if present & 4 != 0 {
         outcome.paid = [decoder.u64()?, decoder.u64()?];
     }

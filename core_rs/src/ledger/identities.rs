@@ -265,6 +265,8 @@ pub struct Remembered {
 
 const _: () = assert!(size_of::<Remembered>() == 64);
 const POSITION_BITS: u32 = 40;
+/// In the place of a balance: no card was found. No account can hold it.
+const NO_PURSES: i64 = i64::MIN;
 
 impl Remembered {
     /// A decision as it is first remembered.
@@ -284,7 +286,7 @@ impl Remembered {
             content,
             echo,
             position_and_merchant: position | u64::from(merchant) << POSITION_BITS,
-            cash_after: 0,
+            cash_after: NO_PURSES,
             subsidy_after: 0,
             subsidy: 0,
             business_date,
@@ -297,6 +299,13 @@ impl Remembered {
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position_and_merchant & ((1 << POSITION_BITS) - 1)
+    }
+
+    /// Available afterwards in cash and subsidy purse, where the decision found a card. A card that is entered later makes
+    /// no difference: the answer is stored.
+    #[must_use]
+    pub fn after(&self) -> Option<[i64; 2]> {
+        (self.cash_after != NO_PURSES).then_some([self.cash_after, self.subsidy_after])
     }
 
     /// The index of the merchant that was credited.

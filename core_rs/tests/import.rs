@@ -1,0 +1,241 @@
+//! Files of merchants, terminals and cards: what they may say, how a wrong one is refused, and that nothing of it is applied.
+
+mod college;
+
+use college::{CARDS, MERCHANTS, Memory, NOON, TERMINALS, card, college, empty};
+use switch_core::authorizer::Authorizer;
+use switch_core::import::{Report, import};
+use switch_core::ledger::registry::{Holder, MerchantId};
+
+type Core = Authorizer<Memory>;
+
+const MERCHANT_HEADER: &str = "merchant_id,name,category,fee_bp";
+const TERMINAL_HEADER: &str = "terminal_id,merchant_id,kind,zone,key";
+const CARD_HEADER: &str = "card_number,holder_id,class,status,expires,cash,subsidy";
+
+fn take(authorizer: &mut Core, content: &str) -> Report {
+    import(authorizer, NOON, "file.csv", content.as_bytes()).unwrap_or_else(|error| panic!("{content}: {error}"))
+}
+
+/// The sentence with which a file is refused, having changed nothing.
+fn refusal(authorizer: &mut Core, content: &[u8]) -> String {
+    let before = (authorizer.ledger().digest(), authorizer.log().records.len());
+    let error = import(authorizer, NOON, "file.csv", content).expect_err("this file must be refused");
+    assert_eq!((authorizer.ledger().digest(), authorizer.log().records.len()), before, "{error}");
+    error
+}
+
+fn counts(report: &Report) -> [u32; 4] {
+    [report.rows, report.added, report.changed, report.unchanged]
+}
+
+fn holder<'a>(authorizer: &'a Core, number: &str) -> &'a Holder {
+    let registry = authorizer.ledger().registry();
+    registry.holder_of(&registry.cards[registry.cards.find(&card(number)).expect("a known card")])
+}
+
+#[test]
+fn a_wrong_field_is_named_with_file_line_and_field() {
+    // Which file | its second data row, the first one being good | the field | a part of the reason.
+    const TABLE: &str = "
+        merchants ; ,Name,shop,0                       ; merchant_id ; \"\" is not 1 to 15 printable ASCII characters
+        merchants ; M-234567890123456,Name,shop,0      ; merchant_id ; is not 1 to 15 printable
+        merchants ; M-\u{e9},Name,shop,0               ; merchant_id ; printable ASCII
+        merchants ; M-GOOD,Name,shop,0                 ; merchant_id ; M-GOOD stands on line 2 already
+        merchants ; M-X,,shop,0                        ; name        ; the name has 0 bytes
+        merchants ; M-X,Name,Shop,0                    ; category    ; \"Shop\" is not one of canteen, shop, clinic
+        merchants ; M-X,Name,,0                        ; category    ; \"\" is not one of
+        merchants ; M-X,Name,shop,10001                ; fee_bp      ; \"10001\" is not a whole number of basis points from 0 to 10000
+        merchants ; M-X,Name,shop,-1                   ; fee_bp      ; is not a whole number
+        merchants ; M-X,Name,shop,+1                   ; fee_bp      ; is not a whole number
+        merchants ; M-X,Name,shop,1.5                  ; fee_bp      ; is not a whole number
+        merchants ; M-X,Name,shop,                     ; fee_bp      ; is not a whole number
+        terminals ; ,M-SHOP,pos,,K                     ; terminal_id ; is not 1 to 8 printable
+        terminals ; POS000001,M-SHOP,pos,,K            ; terminal_id ; \"POS000001\" is not 1 to 8 printable
+        terminals ; GOOD,M-SHOP,pos,,K                 ; terminal_id ; GOOD stands on line 2 already
+        terminals ; T2,M-NONE,pos,,K                   ; merchant_id ; merchant M-NONE is not known; import the merchants first
+        terminals ; T2,M-SHOP,till,,K                  ; kind        ; \"till\" is not one of pos, kiosk
+        terminals ; T2,M-SHOP,pos,A-ZONE-OF-17-BYTE,K  ; zone        ; is not 0 to 16 printable
+        terminals ; T2,M-SHOP,pos,,                    ; key         ; the key is not 32 hex digits
+        terminals ; T2,M-SHOP,pos,,KK                  ; key         ; the key is not 32 hex digits
+        terminals ; T2,M-SHOP,pos,,+1                  ; key         ; the key is not 32 hex digits
+        cards     ; ,H2,student,active,2027-01-01,0,0  ; card_number ; \"\" is not 1 to 19 digits
+        cards     ; 12x,H2,student,active,2027-01-01,0,0 ; card_number ; is not 1 to 19 digits
+        cards     ; 12345678901234567890,H2,student,active,2027-01-01,0,0 ; card_number ; is not 1 to 19 digits
+        cards     ; 555,H2,student,active,2027-01-01,0,0 ; card_number ; 555 stands on line 2 already
+        cards     ; 556,H1,student,active,2027-01-01,0,0 ; card_number ; holder H1 has the live card 555 already
+        cards     ; 556,H1,student,inactive,2027-01-01,0,0 ; card_number ; one person has one live card
+        cards     ; 556,S1,student,frozen,2027-01-01,0,0 ; card_number ; holder S1 has the live card 1001 already
+        cards     ; 1001,H2,student,active,2027-01-01,0,0 ; holder_id ; card 1001 belongs to holder S1
+        cards     ; 556,,student,active,2027-01-01,0,0 ; holder_id   ; is not 1 to 20 printable
+        cards     ; 556,123456789012345678901,student,active,2027-01-01,0,0 ; holder_id ; is not 1 to 20 printable
+        cards     ; 556,H2,pupil,active,2027-01-01,0,0 ; class       ; \"pupil\" is not one of teacher, student
+        cards     ; 556,H2,student,stolen,2027-01-01,0,0 ; status    ; \"stolen\" is not one of active, inactive, lost
+        cards     ; 556,H2,student,active,2027-02-29,0,0 ; expires   ; \"2027-02-29\" is not a date
+        cards     ; 556,H2,student,active,01.01.2027,0,0 ; expires   ; is not a date
+        cards     ; 556,H2,student,active,2027-01-01,-1,0 ; cash     ; is not a whole number of fen
+        cards     ; 556,H2,student,active,2027-01-01,1.00,0 ; cash   ; is not a whole number of fen
+        cards     ; 556,H2,student,active,2027-01-01,100000000000,0 ; cash ; from 0 to 99999999999
+        cards     ; 556,H2,student,active,2027-01-01,99999999999999999999,0 ; cash ; from 0 to 99999999999
+        cards     ; 556,H2,student,active,2027-01-01,0, ; subsidy    ; is not a whole number of fen
+        cards     ; 556,H1,student,lost,2027-01-01,70,0 ; subsidy    ; holder H1 was opened with 5 fen
+        cards     ; 556,S1,student,lost,2027-01-01,999,500 ; cash    ; holder S1 was opened with 1000 fen
+    ";
+    let mut authorizer = college(Memory::default());
+    let mut rows = 0;
+    for row in TABLE.lines().map(str::trim).filter(|row| !row.is_empty()) {
+        let cells: Vec<&str> = row.split(';').map(str::trim).collect();
+        // A reason may have a semicolon itself.
+        let reason = cells[3..].join("; ");
+        let key = "0123456789abcdef0123456789ABCDE";
+        let line = cells[1].replace(",+1", &format!(",+{key}"));
+        let line = line.strip_suffix('K').map_or(line.clone(), |line| format!("{line}{key}F"));
+        let line = if cells[1].ends_with("KK") { cells[1].replace("KK", key) } else { line };
+        let content = match cells[0] {
+            "merchants" => format!("{MERCHANT_HEADER}\nM-GOOD,Good,shop,1\n{}\n", cells[1]),
+            "terminals" => format!("{TERMINAL_HEADER}\nGOOD,M-SHOP,pos,,{key}F\n{line}\n"),
+            _ => format!("{CARD_HEADER}\n555,H1,student,active,2027-01-01,70,5\n{}\n", cells[1]),
+        };
+        let error = refusal(&mut authorizer, content.as_bytes());
+        let expected = format!("file.csv line 3, field {}: ", cells[2]);
+        assert!(error.starts_with(&expected) && error.contains(&reason), "{row}\n{error}\n{expected}...{reason}");
+        assert!(!error.contains(key), "a key never ends in a log: {error}");
+        rows += 1;
+    }
+    assert_eq!(rows, 42);
+}
+
+#[test]
+fn a_file_that_is_none_of_the_three_is_refused() {
+    let mut authorizer = college(Memory::default());
+    let long_name = format!("{MERCHANT_HEADER}\nM-X,{},shop,0\n", "n".repeat(121));
+    let table: [(&[u8], &str); 12] = [
+        (b"", "file.csv: the file is empty"),
+        (b"\n\n", "file.csv: the file is empty"),
+        (b"\xef\xbb\xbf", "file.csv: the file is empty"),
+        (b"name,merchant_id,category,fee_bp\n", "file.csv line 1: the header \"name,merchant_id,category,fee_bp\" is not known"),
+        (b"merchant_id;name;category;fee_bp\n", "file.csv line 1: the header"),
+        (b"card_number\n1\n", "file.csv line 1: the header"),
+        (b"merchant_id,name,category,fee_bp\nM1,Name,shop\n", "file.csv line 2: 3 fields where the header has 4"),
+        (b"merchant_id,name,category,fee_bp\nM1,Name,shop,0,\n", "file.csv line 2: 5 fields where the header has 4"),
+        (b"merchant_id,name,category,fee_bp\nM1,Name,shop,0\n\nM2,Na\n", "file.csv line 4: 2 fields"),
+        (b"merchant_id,name,category,fee_bp\r\nM1,Name,shop,0\r\n\r\nM2,Na\r\n", "file.csv line 4: 2 fields"),
+        (b"merchant_id,name,category,fee_bp\nM1,\xc3\x28,shop,0\n", "file.csv line 2, field 2: the text is not UTF-8"),
+        (long_name.as_bytes(), "file.csv line 2, field name: the name has 121 bytes"),
+    ];
+    for (content, expected) in table {
+        let error = refusal(&mut authorizer, content);
+        assert!(error.starts_with(expected), "{error}\n{expected}");
+    }
+    // Line ends of either kind, blank lines, and a row that is not text, each on its own line.
+    for end in ["\n", "\r\n"] {
+        let content = [MERCHANT_HEADER, "M1,x,shop,0", "M2,x,shop,0", "", "", "M1,x,shop,0"].join(end);
+        let error = refusal(&mut authorizer, content.as_bytes());
+        assert_eq!(error, "file.csv line 6, field merchant_id: M1 stands on line 2 already", "{end:?}");
+        let bytes = [[MERCHANT_HEADER, "", "M1,x,shop,0", "", "M2,"].join(end).as_bytes(), b"\xff,shop,0"].concat();
+        assert!(refusal(&mut authorizer, &bytes).starts_with("file.csv line 5, field 2: "), "{end:?}");
+    }
+    // A field over several lines: the next row still has its own line.
+    let error = refusal(&mut authorizer, b"merchant_id,name,category,fee_bp\nM1,\"two\nlines\",shop,0\nM2,x,y,0\n");
+    assert!(error.starts_with("file.csv line 4, field category"), "{error}");
+}
+
+#[test]
+fn a_file_may_come_from_any_office() {
+    let mut authorizer = empty(Memory::default());
+    let content = "\u{feff}merchant_id,name,category,fee_bp\r\nM1,\"Lane, \"\"the\"\" 3rd\",shop,0\r\n\r\nM2,\u{5317}\u{98df}\u{5802},canteen,10000";
+    let report = take(&mut authorizer, content);
+    assert_eq!((counts(&report), report.kind, report.file.as_str()), ([2, 2, 0, 0], "merchants", "file.csv"));
+    let merchants = &authorizer.ledger().registry().merchants;
+    let name = |id| merchants[merchants.find(&MerchantId::new(id).expect("short")).expect("known")].name.to_string();
+    assert_eq!((name("M1"), name("M2")), ("Lane, \"the\" 3rd".to_owned(), "\u{5317}\u{98df}\u{5802}".to_owned()));
+    // A header alone is a file without rows: nothing is to be done, and nothing is written down.
+    let records = authorizer.log().records.len();
+    let report = take(&mut authorizer, CARD_HEADER);
+    assert_eq!((counts(&report), report.position), ([0; 4], records as u64));
+    assert_eq!(authorizer.log().records.len(), records);
+}
+
+#[test]
+fn a_long_name_of_a_file_in_any_script_is_shortened() {
+    for (index, name) in ["\u{5317}".repeat(100), format!("x{}", "\u{e9}".repeat(150)), "a".repeat(300)].iter().enumerate() {
+        let mut authorizer = empty(Memory::default());
+        let content = format!("{MERCHANT_HEADER}\nM{index},Name,shop,0\n");
+        let report = import(&mut authorizer, NOON, name, content.as_bytes()).expect("a good file");
+        assert_eq!(report.file, *name);
+        let record = authorizer.log().records.last().expect("the file's record");
+        let decoded = switch_core::ledger::command::decode(record).expect("a record");
+        let switch_core::ledger::Command::Imported { file, rows: 1 } = decoded.command else { panic!("not an import") };
+        assert!(name.ends_with(file) && (198..=200).contains(&file.len()));
+    }
+}
+
+#[test]
+fn the_same_files_again_change_nothing() {
+    let mut authorizer = college(Memory::default());
+    let (digest, records) = (authorizer.ledger().digest(), authorizer.log().records.len());
+    for (content, rows) in [(MERCHANTS, 2), (TERMINALS, 5), (CARDS, 9), (MERCHANTS, 2)] {
+        let report = take(&mut authorizer, content);
+        assert_eq!((counts(&report), report.position), ([rows, 0, 0, rows], records as u64));
+    }
+    assert_eq!((authorizer.ledger().digest(), authorizer.log().records.len()), (digest, records));
+    // What differs is changed, and only that is written down, with one record for the file.
+    let report = take(&mut authorizer, &CARDS.replace("1101,L1,student,lost", "1101,L1,teacher,active").replace("1002,S2", "1999,S9"));
+    assert_eq!(counts(&report), [9, 1, 1, 7]);
+    assert_eq!(authorizer.log().records.len(), records + 3);
+    let report = take(&mut authorizer, &MERCHANTS.replace("North", "South"));
+    assert_eq!(counts(&report), [2, 0, 1, 1]);
+}
+
+#[test]
+fn opening_balances_are_posted_once() {
+    let mut authorizer = empty(Memory::default());
+    let row = |number: &str, status: &str, opening: &str| format!("{CARD_HEADER}\n{number},H1,student,{status},2027-01-01,{opening}\n");
+    take(&mut authorizer, &row("1", "active", "70,5"));
+    let purses = |authorizer: &Core| authorizer.ledger().available(holder(authorizer, "1"));
+    assert_eq!((purses(&authorizer), authorizer.ledger().accounts().sum()), ([70, 5], 0));
+    // Changed, changed back, a second card: with the same balances or with none, nothing is posted again.
+    for (number, status, opening) in [("1", "frozen", "70,5"), ("1", "lost", "0,0"), ("2", "active", "70,5"), ("3", "cancelled", "0,0")] {
+        take(&mut authorizer, &row(number, status, opening));
+        assert_eq!((purses(&authorizer), authorizer.ledger().accounts().sum()), ([70, 5], 0));
+    }
+    assert!(std::ptr::eq(holder(&authorizer, "1"), holder(&authorizer, "2")));
+    // A holder that was opened with nothing is not given anything by a later file.
+    take(&mut authorizer, &row("4", "active", "0,0").replace("H1", "H4"));
+    let error = refusal(&mut authorizer, row("4", "active", "1,0").replace("H1", "H4").as_bytes());
+    assert!(error.starts_with("file.csv line 2, field cash: holder H4 was opened with 0 fen"), "{error}");
+}
+
+#[test]
+fn one_person_has_one_live_card_also_within_a_file() {
+    let mut authorizer = empty(Memory::default());
+    let file = |rows: &[(&str, &str)]| {
+        let rows: String = rows.iter().map(|(number, status)| format!("{number},H1,student,{status},2027-01-01,0,0\n")).collect();
+        format!("{CARD_HEADER}\n{rows}")
+    };
+    take(&mut authorizer, &file(&[("1", "lost"), ("2", "active"), ("3", "cancelled")]));
+    // A replacement: the old card must go first.
+    let error = refusal(&mut authorizer, file(&[("4", "active"), ("2", "lost")]).as_bytes());
+    assert!(error.starts_with("file.csv line 2, field card_number: holder H1 has the live card 2 already"), "{error}");
+    let report = take(&mut authorizer, &file(&[("2", "lost"), ("4", "active")]));
+    assert_eq!(counts(&report), [2, 1, 1, 0]);
+    assert!(refusal(&mut authorizer, file(&[("4", "active"), ("1", "active")]).as_bytes()).contains("line 3"));
+    take(&mut authorizer, &file(&[("4", "cancelled"), ("1", "inactive")]));
+    // Two new cards of a new person in one file.
+    let both = file(&[("7", "active"), ("8", "frozen")]).replace("H1", "H7");
+    assert!(refusal(&mut authorizer, both.as_bytes()).contains("line 3, field card_number: holder H7 has the live card 7"));
+}
+
+#[test]
+fn terminals_of_unknown_merchants_wait_for_the_merchants() {
+    let mut authorizer = empty(Memory::default());
+    let error = refusal(&mut authorizer, TERMINALS.as_bytes());
+    assert_eq!(error, "file.csv line 2, field merchant_id: merchant M-CANTEEN is not known; import the merchants first");
+    take(&mut authorizer, MERCHANTS);
+    assert_eq!(counts(&take(&mut authorizer, TERMINALS)), [5, 5, 0, 0]);
+    let terminals = &authorizer.ledger().registry().terminals;
+    assert!(terminals.find(b"POS2    ").is_some(), "DE41 is padded");
+    for record in &authorizer.log().records {
+        assert!(!record.windows(15).any(|bytes| bytes == [0; 15]), "a master key is never written in the clear");
+    }
+}

@@ -1,0 +1,366 @@
+//! Decisions as tables, one row a decision, applied in order to one ledger. After each row: the answer, what the purses
+//! paid, what they hold, the sum over all accounts, and that a decline moved nothing.
+
+mod college;
+
+use college::{AMOUNT_MAX, NOON, card, date};
+use switch_core::ledger::identities::{Content, Echo, Family, Identity, State};
+use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
+use switch_core::ledger::{Command, Ledger, Outcome, Policy, PurseChoice, Request, Response};
+use switch_core::limits::{ACCOUNT_FEN_MAX, PURSE_FEN_MAX};
+use switch_core::session::KeySlot;
+
+const TODAY: &str = "2026-11-22";
+
+/// Card, holder, status, last valid day, opening cash and subsidy.
+const CARDS: &str = "
+    1001 | S1 | active    | 2027-01-01 | 1000,  500
+    1002 | S2 | active    | 2026-11-22 |  300,    0
+    1003 | S3 | active    | 2027-01-01 |    0, 9000
+    1101 | L1 | lost      | 2027-01-01 | 1000,  500
+    1102 | F1 | frozen    | 2027-01-01 | 1000,  500
+    1103 | I1 | inactive  | 2027-01-01 | 1000,  500
+    1104 | C1 | cancelled | 2027-01-01 | 1000,  500
+    1105 | X1 | active    | 2026-11-21 | 1000,  500
+    1106 | S1 | lost      | 2026-11-21 |    0,    0
+";
+
+fn cells(row: &str) -> Vec<&str> {
+    row.split('|').map(str::trim).collect()
+}
+
+fn rows(table: &str) -> impl Iterator<Item = &str> {
+    table.lines().map(str::trim).filter(|row| !row.is_empty() && !row.starts_with('#'))
+}
+
+fn pair<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> [T; 2] {
+    let numbers: Vec<T> = text.split(',').map(|number| number.trim().parse().expect("a number")).collect();
+    numbers.try_into().unwrap_or_else(|_| panic!("{text} is not a pair"))
+}
+
+fn enter(ledger: &mut Ledger, command: &Command<'_>) -> Outcome {
+    let outcome = ledger.apply(NOON, command);
+    assert_eq!(outcome.response, Response::Approved);
+    assert_eq!(ledger.accounts().sum(), 0);
+    outcome
+}
+
+fn enter_card(ledger: &mut Ledger, number: &str, holder: &str, status: CardStatus, expires: &str, opening: [i64; 2]) {
+    let holder = HolderId::new(holder).expect("a holder's number");
+    let class = CardClass::Student;
+    enter(ledger, &Command::Card { number: card(number), holder, class, status, expires: date(expires), opening });
+}
+
+/// The terminal at index 0 stands in a canteen, the one at 1 in a shop, the one at 2 in the same canteen.
+fn ledger_with(cards: &str) -> Ledger {
+    let mut ledger = Ledger::new();
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 8 }));
+    enter(&mut ledger, &Command::Cutover(date(TODAY)));
+    for (id, category) in [("CANTEEN", Category::Canteen), ("SHOP", Category::Shop)] {
+        enter(&mut ledger, &Command::Merchant { id: MerchantId::new(id).expect("short"), name: id, category, fee_bp: 0 });
+    }
+    for (id, merchant) in [(b"POS00001", 0), (b"POS00002", 1), (b"POS00003", 0)] {
+        let zone = Zone::new("").expect("short");
+        let kind = TerminalKind::Pos;
+        enter(&mut ledger, &Command::Terminal { id: *id, merchant, kind, zone, wrapped_key: [merchant as u8; 24] });
+    }
+    for row in rows(cards) {
+        let cells = cells(row);
+        let status = CardStatus::from_name(cells[2]).expect("a status");
+        enter_card(&mut ledger, cells[0], cells[1], status, cells[3], pair(cells[4]));
+    }
+    ledger
+}
+
+fn request(family: Family, mti: u16, terminal: u32, stan: u32, card: &str, amount: Option<u64>) -> Request {
+    let card = (card != "-").then(|| college::card(card));
+    let processing = (family == Family::Financial).then_some(0);
+    Request {
+        identity: Identity::new(family, terminal, date(TODAY), stan),
+        content: Content::new(card, processing, amount, amount.is_some()),
+        echo: Echo::new(120_000, None, None, None, false),
+        slot: KeySlot::Current,
+        mti,
+    }
+}
+
+fn purchase(terminal: u32, stan: u32, card: &str, amount: u64, purse: PurseChoice) -> Command<'static> {
+    Command::Purchase { request: request(Family::Financial, 200, terminal, stan, card, Some(amount)), purse }
+}
+
+fn balances(ledger: &Ledger) -> Vec<i64> {
+    (0..ledger.accounts().count()).map(|account| ledger.accounts().balance(account)).collect()
+}
+
+fn purses(ledger: &Ledger, number: &str) -> Option<[i64; 2]> {
+    let registry = ledger.registry();
+    let card = registry.cards.find(&card(number))?;
+    Some(ledger.available(registry.holder_of(&registry.cards[card])))
+}
+
+/// A row: terminal | STAN | what | card | amount | answer | cash and subsidy paid or given back | both afterwards.
+/// What: `policy`, `cash`, `subsidy` for a purchase by that choice of purses, `undo N` for a reversal of STAN N of the same
+/// terminal, `unknown` for an operation that is not known.
+fn run(ledger: &mut Ledger, table: &str) {
+    for row in rows(table) {
+        let cells = cells(row);
+        let [terminal, stan] = [cells[0], cells[1]].map(|cell| cell.parse::<u32>().expect("a number"));
+        let amount = (cells[4] != "-").then(|| cells[4].parse().expect("fen"));
+        let purse = match cells[2] {
+            "policy" => Some(PurseChoice::Policy),
+            "cash" => Some(PurseChoice::Cash),
+            "subsidy" => Some(PurseChoice::Subsidy),
+            _ => None,
+        };
+        let command = match (purse, cells[2].strip_prefix("undo ")) {
+            (Some(purse), _) => purchase(terminal, stan, cells[3], amount.expect("an amount"), purse),
+            (None, Some(original)) => Command::Reversal {
+                request: request(Family::Reversal, 400, terminal, stan, cells[3], amount),
+                original: Identity::new(Family::Financial, terminal, date(TODAY), original.parse().expect("a STAN")),
+            },
+            (None, None) => Command::Unknown(request(Family::Financial, 100, terminal, stan, cells[3], amount)),
+        };
+        let (before, position) = (balances(ledger), ledger.position());
+        let outcome = ledger.apply(NOON, &command);
+        assert_eq!(outcome.response.code(), cells[5], "{row}");
+        assert_eq!(outcome.paid, if cells[6] == "-" { [0, 0] } else { pair(cells[6]) }, "{row}");
+        assert_eq!(ledger.position(), position + 1, "{row}");
+        assert_eq!(ledger.accounts().sum(), 0, "{row}");
+        let moved: u64 = outcome.movements.as_slice().iter().map(|movement| movement.amount).sum();
+        assert_eq!(moved, outcome.paid.iter().sum::<u64>(), "{row}");
+        if cells[6] == "-" {
+            assert_eq!(balances(ledger), before, "{row}: nothing may move");
+        }
+        if cells[7] == "-" {
+            assert_eq!(outcome.after, None, "{row}");
+        } else {
+            assert_eq!(outcome.after.or_else(|| purses(ledger, cells[3])), Some(pair(cells[7])), "{row}");
+            assert!(cells[3] == "-" || purses(ledger, cells[3]) == Some(pair(cells[7])), "{row}");
+        }
+        let merchant: u64 = ["CANTEEN", "SHOP"].into_iter().map(|id| takings(ledger, id)).sum();
+        let purses: i64 = ledger.registry().holders.rows().iter().flat_map(|holder| ledger.available(holder)).sum();
+        let opened: i64 = ledger.registry().holders.rows().iter().flat_map(|holder| holder.opening).sum();
+        assert_eq!(opened - purses, merchant.cast_signed(), "{row}: what the purses lack, the merchants have");
+        let (_, remembered) = ledger.recall(command.request().expect("a request").identity).expect("every decision is remembered");
+        assert_eq!((remembered.response, remembered.position()), (outcome.response, position + 1), "{row}");
+    }
+}
+
+fn takings(ledger: &Ledger, merchant: &str) -> u64 {
+    let merchants = &ledger.registry().merchants;
+    let index = merchants.find(&MerchantId::new(merchant).expect("short")).expect("a merchant");
+    ledger.accounts().balance(merchants[index].account).unsigned_abs()
+}
+
+#[test]
+fn a_purchase_is_declined_for_its_card_its_amount_and_its_purses() {
+    run(
+        &mut ledger_with(CARDS),
+        "
+        # terminal | STAN | what | card | amount | answer | paid | afterwards
+        0 |  1 | policy  | 1001 |    850 | 00 | 350, 500 |  650,    0
+        0 |  2 | policy  | 1001 |    651 | 51 | -        |  650,    0
+        0 |  3 | policy  | 1001 |    650 | 00 | 650, 0   |    0,    0
+        0 |  4 | policy  | 1001 |      1 | 51 | -        |    0,    0
+        0 |  5 | policy  | 1001 |      0 | 13 | -        |    0,    0
+        # A card on its last valid day is good, one day later it is not.
+        0 |  6 | policy  | 1002 |    300 | 00 | 300, 0   |    0,    0
+        0 |  7 | policy  | 1105 |      1 | 54 | -        | 1000,  500
+        # The status of the card itself counts, not that of its holder's other card.
+        0 |  8 | policy  | 1101 |      1 | 41 | -        | 1000,  500
+        0 |  9 | policy  | 1106 |      1 | 41 | -        |    0,    0
+        0 | 10 | policy  | 1102 |      1 | 62 | -        | 1000,  500
+        0 | 11 | policy  | 1103 |      1 | 78 | -        | 1000,  500
+        0 | 12 | policy  | 1104 |      1 | 78 | -        | 1000,  500
+        0 | 13 | policy  | 9999 |      1 | 14 | -        | -
+        # Leading zeros make another number.
+        0 | 14 | policy  | 01001 |     1 | 14 | -        | -
+        # The subsidy purse is for canteens; a shop takes cash.
+        0 | 15 | subsidy | 1003 |   9001 | 51 | -        |    0, 9000
+        0 | 16 | subsidy | 1003 |   1000 | 00 | 0, 1000  |    0, 8000
+        0 | 17 | cash    | 1003 |      1 | 51 | -        |    0, 8000
+        1 | 18 | policy  | 1003 |      1 | 51 | -        |    0, 8000
+        1 | 19 | subsidy | 1003 |      1 | 57 | -        |    0, 8000
+        0 | 20 | policy  | 1003 |   8000 | 00 | 0, 8000  |    0,    0
+        # The ceiling itself is an amount that may be asked for.
+        0 | 21 | policy  | 1003 | 100000 | 51 | -        |    0,    0
+        0 | 22 | policy  | 1003 | 100001 | 13 | -        |    0,    0
+        0 | 23 | policy  | 1003 | 999999999999 | 13 | -  |    0,    0
+        0 | 24 | unknown | 1001 |      5 | 12 | -        | -
+    ",
+    );
+}
+
+#[test]
+fn a_reversal_undoes_once_and_is_never_refused_but_for_another_card_or_amount() {
+    let mut ledger = ledger_with(CARDS);
+    run(
+        &mut ledger,
+        "
+        # terminal | STAN | what | card | amount | answer | paid or given back | afterwards
+        0 |  1 | policy  | 1001 |  850 | 00 | 350, 500 |  650,    0
+        # Another card or amount than the original's: 94, and the purchase stands.
+        0 |  1 | undo 1  | 1002 |  850 | 94 | -        | -
+        0 |  2 | undo 1  | 1001 |  849 | 94 | -        | -
+        # The purses get back what each paid; what the reversal does not name agrees.
+        0 |  3 | undo 1  | -    |    - | 00 | 350, 500 | 1000,  500
+        # Twice: done already.
+        0 |  4 | undo 1  | 1001 |  850 | 00 | -        | 1000,  500
+        # Once undone it is still another's.
+        0 |  5 | undo 1  | 1002 |  850 | 94 | -        | -
+        # Declined, and not known as an operation: nothing to undo.
+        0 |  6 | policy  | 1101 |    1 | 41 | -        | 1000,  500
+        0 |  7 | undo 6  | 1101 |    1 | 00 | -        | 1000,  500
+        0 |  8 | unknown | 1001 |    5 | 12 | -        | -
+        0 |  9 | undo 8  | 1001 |    5 | 00 | -        | 1000,  500
+        # Unknown: a tombstone. The original that comes later takes nothing, whatever else would be said to it.
+        0 | 10 | undo 20 | 1001 |  100 | 00 | -        | 1000,  500
+        0 | 11 | undo 20 | 1001 |  100 | 00 | -        | 1000,  500
+        0 | 12 | undo 20 | 1002 |    7 | 00 | -        |  300,    0
+        0 | 20 | policy  | 1001 |  100 | 12 | -        | 1000,  500
+        0 | 13 | undo 20 | 1001 |  100 | 00 | -        | 1000,  500
+        0 | 14 | undo 21 | -    |    - | 00 | -        | -
+        0 | 21 | policy  | 9999 |    0 | 12 | -        | -
+        0 | 15 | undo 22 | 9999 |    - | 00 | -        | -
+        0 | 22 | unknown | 1001 |    - | 12 | -        | -
+        # Another terminal's STAN is another message.
+        1 |  1 | policy  | 1001 |  100 | 00 | 100, 0   |  900,  500
+        2 |  1 | undo 1  | 1001 |  100 | 00 | -        |  900,  500
+        2 |  1 | policy  | 1001 |  100 | 12 | -        |  900,  500
+        1 |  2 | undo 1  | 1001 |  100 | 00 | 100, 0   | 1000,  500
+    ",
+    );
+    assert_eq!((takings(&ledger, "CANTEEN"), takings(&ledger, "SHOP")), (0, 0));
+}
+
+#[test]
+fn a_card_that_changes_after_the_purchase_is_given_back_all_the_same() {
+    for status in [CardStatus::Lost, CardStatus::Frozen, CardStatus::Cancelled] {
+        let mut ledger = ledger_with(CARDS);
+        run(&mut ledger, "0 | 1 | policy | 1001 | 850 | 00 | 350, 500 | 650, 0");
+        enter_card(&mut ledger, "1001", "S1", status, "2026-01-01", [1000, 500]);
+        run(&mut ledger, "0 | 2 | undo 1 | 1001 | 850 | 00 | 350, 500 | 1000, 500");
+    }
+}
+
+#[test]
+fn a_merchant_that_lost_its_terminal_gives_back_what_it_was_paid() {
+    let mut ledger = ledger_with(CARDS);
+    run(&mut ledger, "0 | 1 | policy | 1001 | 850 | 00 | 350, 500 | 650, 0");
+    let zone = Zone::new("").expect("short");
+    enter(
+        &mut ledger,
+        &Command::Terminal { id: *b"POS00001", merchant: 1, kind: TerminalKind::Pos, zone, wrapped_key: [0; 24] },
+    );
+    run(
+        &mut ledger,
+        "
+        0 | 2 | policy | 1001 | 100 | 00 | 100, 0   |  550,   0
+        0 | 3 | undo 1 | 1001 | 850 | 00 | 350, 500 |  900, 500
+    ",
+    );
+    assert_eq!((takings(&ledger, "CANTEEN"), takings(&ledger, "SHOP")), (0, 100));
+}
+
+#[test]
+fn of_several_reasons_the_first_in_the_order_of_codes_is_the_answer() {
+    let amounts = [("good", None), ("zero", Some("13")), ("above", Some("13"))];
+    let cards = [
+        ("good", None),
+        ("unknown", Some("14")),
+        ("lost", Some("41")),
+        ("frozen", Some("62")),
+        ("inactive", Some("78")),
+        ("cancelled", Some("78")),
+    ];
+    let mut stan = 0;
+    let mut combinations = 0;
+    for reversed_before in [false, true] {
+        for (amount, amount_code) in amounts {
+            for (card, card_code) in cards {
+                for (expired, subsidy_in_shop, covered) in (0..8).map(|bits| (bits & 1 == 1, bits & 2 == 2, bits & 4 == 4)) {
+                    let mut ledger = ledger_with("");
+                    let status = CardStatus::from_name(card).unwrap_or(CardStatus::Active);
+                    let expires = if expired { "2026-11-21" } else { TODAY };
+                    if card != "unknown" {
+                        let opening = if covered { [i64::from(AMOUNT_MAX); 2] } else { [0, 0] };
+                        enter_card(&mut ledger, "1", "H", status, expires, opening);
+                    }
+                    stan += 1;
+                    if reversed_before {
+                        let request = request(Family::Reversal, 400, 1, stan, "-", None);
+                        let original = Identity::new(Family::Financial, 1, date(TODAY), stan);
+                        enter(&mut ledger, &Command::Reversal { request, original });
+                    }
+                    // In the order of the protocol's table of response codes.
+                    let ladder = [
+                        reversed_before.then_some("12"),
+                        amount_code,
+                        card_code,
+                        expired.then_some("54"),
+                        subsidy_in_shop.then_some("57"),
+                        (!covered).then_some("51"),
+                    ];
+                    let expected = ladder.into_iter().flatten().next().unwrap_or("00");
+                    let fen = [("good", 1), ("zero", 0), ("above", u64::from(AMOUNT_MAX) + 1)];
+                    let fen = fen.iter().find(|(name, _)| *name == amount).expect("listed").1;
+                    let purse = if subsidy_in_shop { PurseChoice::Subsidy } else { PurseChoice::Cash };
+                    let outcome = ledger.apply(NOON, &purchase(1, stan, "1", fen, purse));
+                    assert_eq!(outcome.response.code(), expected, "{reversed_before} {amount} {card} {expired} {purse:?} {covered}");
+                    assert_eq!(ledger.accounts().sum(), 0);
+                    assert_eq!(takings(&ledger, "SHOP"), u64::from(expected == "00"));
+                    combinations += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(combinations, 2 * 3 * 6 * 8);
+}
+
+#[test]
+fn a_merchant_at_its_bound_is_a_malfunction_that_leaves_no_trace() {
+    let mut ledger = ledger_with("");
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: u32::MAX, identity_days: 8 }));
+    for holder in 1..=11 {
+        enter_card(&mut ledger, &holder.to_string(), &format!("H{holder}"), CardStatus::Active, TODAY, [PURSE_FEN_MAX, 0]);
+    }
+    let amount = 4_000_000_000;
+    let refused = (0..).map(|stan| purchase(1, stan, &(stan / 24 + 1).to_string(), amount, PurseChoice::Policy)).find(|command| {
+        let (digest, position) = (ledger.digest(), ledger.position());
+        let outcome = ledger.apply(NOON, command);
+        if outcome.response == Response::Approved {
+            return false;
+        }
+        assert_eq!(outcome.response, Response::Malfunction);
+        assert_eq!((ledger.digest(), ledger.position()), (digest, position));
+        assert!(ledger.recall(command.request().expect("a purchase").identity).is_none());
+        true
+    });
+    assert!(ACCOUNT_FEN_MAX.unsigned_abs() - takings(&ledger, "SHOP") < amount);
+    run(&mut ledger, "1 | 1000 | undo 0 | 1 | - | 00 | 4000000000, 0 | 7999999999, 0");
+    // The same message may come again and is decided afresh.
+    assert_eq!(ledger.apply(NOON, &refused.expect("a purchase was refused")).response, Response::Approved);
+    assert_eq!(ledger.accounts().sum(), 0);
+}
+
+#[test]
+fn a_day_that_leaves_the_window_takes_its_identities_along() {
+    let mut ledger = ledger_with(CARDS);
+    run(&mut ledger, "0 | 1 | policy | 1001 | 850 | 00 | 350, 500 | 650, 0");
+    let identity = Identity::new(Family::Financial, 0, date(TODAY), 1);
+    assert_eq!(ledger.window(), date("2026-11-15")..=date("2026-11-23"));
+    enter(&mut ledger, &Command::Cutover(date("2026-11-29")));
+    assert_eq!(*ledger.window().start(), date(TODAY));
+    let (place, remembered) = ledger.recall(identity).expect("it is its last day");
+    assert_eq!((remembered.state, remembered.business_date), (State::Purchased, date(TODAY)));
+    assert_eq!(ledger.identities().get(place).position(), remembered.position());
+    enter(&mut ledger, &Command::Cutover(date("2026-11-30")));
+    assert!(ledger.recall(identity).is_none());
+    // A shorter memory forgets at once.
+    let mut ledger = ledger_with(CARDS);
+    run(&mut ledger, "0 | 1 | policy | 1001 | 850 | 00 | 350, 500 | 650, 0");
+    enter(&mut ledger, &Command::Cutover(date("2026-11-23")));
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: 1, identity_days: 1 }));
+    assert!(ledger.recall(identity).is_none());
+    assert_eq!(ledger.window(), date("2026-11-23")..=date("2026-11-24"));
+}
