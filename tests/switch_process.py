@@ -401,10 +401,14 @@ class Switch:
             [PROGRAM, *arguments], check=False, capture_output=True, text=True, timeout=DEADLINE_SECONDS, cwd=self.folder
         )
 
-    def follower(self) -> int:
-        """The follower's process."""
-        (pid,) = [pid for pid in self._children() if b"\0follow\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        return pid
+    async def follower(self) -> int:
+        """The follower's process, once there is one."""
+
+        async def look() -> list[int]:
+            await trio.lowlevel.checkpoint()
+            return [pid for pid in self._children() if b"\0follow\0" in _command_line(pid)]
+
+        return (await until(look, bool))[0]
 
     def _children(self) -> list[int]:
         return [int(pid) for task in Path(f"/proc/{self.pid}/task").iterdir() for pid in (task / "children").read_text().split()]
@@ -427,7 +431,7 @@ class Switch:
     async def http(self, method: str, path: str, *, token: str | None = None, **arguments: Any) -> httpx.Response:
         """Ask the operators' door, with the folder's token unless another is given."""
         token = (self.folder / "keys" / "admin.token").read_text().strip() if token is None else token
-        headers = {"authorization": f"Bearer {token}"} if token else {}
+        headers = {b"authorization": f"Bearer {token}".encode()} if token else {}
         async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE_SECONDS, verify=_NO_TLS) as client:
             return await client.request(method, f"http://{self.ready['admin']}{path}", headers=headers, **arguments)
 
@@ -465,10 +469,14 @@ class Switch:
         (device,) = await self.devices(1, kind=kind, merchant=merchant)
         return device
 
-    async def cards(self, count: int, *, cash: int = 100_000, subsidy: int = 0, status: str = "active", expires: str = FAR_FUTURE) -> list[str]:
+    async def cards(
+        self, count: int, *, cash: int = 100_000, subsidy: int = 0, status: str = "active", expires: str = FAR_FUTURE
+    ) -> list[str]:
         """New cards, each with its own holder."""
         numbers = [f"6230{next(self._cards):012}" for _ in range(count)]
-        await self.enter("\n".join([CARDS_HEADER, *(f"{number},H{number},student,{status},{expires},{cash},{subsidy}" for number in numbers)]))
+        await self.enter(
+            "\n".join([CARDS_HEADER, *(f"{number},H{number},student,{status},{expires},{cash},{subsidy}" for number in numbers)])
+        )
         return numbers
 
     async def card(self, *, cash: int = 100_000, subsidy: int = 0, status: str = "active", expires: str = FAR_FUTURE) -> str:
@@ -479,6 +487,28 @@ class Switch:
         """The reference terminal with this device's key, on a connection of its own."""
         protocol = TerminalProtocol(device.terminal_id, device.master_key, device.merchant_id)
         return Terminal(protocol, "127.0.0.1", self.port, now=now, **arguments)
+
+
+def _command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""  # it has just ended
+
+
+def runs(pid: int) -> bool:
+    """Whether it does; one that has ended and waits for its parent to notice has no program any more."""
+    return Path(f"/proc/{pid}/exe").exists()
+
+
+async def until_gone(pid: int) -> None:
+    """Wait until this process has ended."""
+
+    async def look() -> bool:
+        await trio.lowlevel.checkpoint()
+        return runs(pid)
+
+    await until(look, lambda there: not there)
 
 
 async def in_thread(work: Callable[[], Seen]) -> Seen:

@@ -293,6 +293,8 @@ GOOD_TERMINAL = f"TGOOD,{CANTEEN},pos,,{'0a' * 16}"
         ("", ["the file is empty", "merchant_id,name,category,fee_bp"]),
         ("card,holder\n1,2\n", ["line 1", '"card,holder"', "merchant_id,name,category,fee_bp"]),
         (f"{CARDS_HEADER}\n{GOOD_CARD}\n\n6239000000000002,HG2,student,active\n", ["line 4", "4 fields where the header has 7"]),
+        (f"{CARDS_HEADER}\r\n{GOOD_CARD}\r\n6239000000000002,HG2,student\r\n", ["line 3", "3 fields where the header has 7"]),
+        (f"\ufeff{CARDS_HEADER}\n{GOOD_CARD}\n6239000000000002,HG2\n", ["line 3", "2 fields where the header has 7"]),
         (f"{CARDS_HEADER}\n{GOOD_CARD}\n62390000000000x2,HG2,student,active,{FAR_FUTURE},0,0\n", ["line 3", "field card_number"]),
         (f"{CARDS_HEADER}\n{GOOD_CARD}\n62390000000000000002,HG2,student,active,{FAR_FUTURE},0,0\n", ["line 3", "field card_number"]),
         (f"{CARDS_HEADER}\n{GOOD_CARD}\n6239000000000002,,student,active,{FAR_FUTURE},0,0\n", ["line 3", "field holder_id"]),
@@ -302,9 +304,15 @@ GOOD_TERMINAL = f"TGOOD,{CANTEEN},pos,,{'0a' * 16}"
         (f"{CARDS_HEADER}\n{GOOD_CARD}\n6239000000000002,HG2,student,active,{FAR_FUTURE},-1,0\n", ["line 3", "field cash"]),
         (f"{CARDS_HEADER}\n{GOOD_CARD}\n6239000000000002,HG2,student,active,{FAR_FUTURE},0,1.50\n", ["line 3", "field subsidy"]),
         (f"{CARDS_HEADER}\n{GOOD_CARD}\n{GOOD_CARD}\n", ["line 3", "field card_number", "stands on line 2"]),
-        (f"{CARDS_HEADER}\n{GOOD_CARD}\n6239000000000002,HG1,student,active,{FAR_FUTURE},0,0\n", ["line 3", "has the live card 6239000000000001"]),
+        (
+            f"{CARDS_HEADER}\n{GOOD_CARD}\n6239000000000002,HG1,student,active,{FAR_FUTURE},0,0\n",
+            ["line 3", "has the live card 6239000000000001"],
+        ),
         (f"{CARDS_HEADER}\n{GOOD_CARD}\n6239000000000002,HG1,student,lost,{FAR_FUTURE},200,0\n", ["line 3", "field cash", "posted once"]),
-        (f"{TERMINALS_HEADER}\n{GOOD_TERMINAL}\nT2GOOD,NOBODY,pos,,{'0b' * 16}\n", ["line 3", "field merchant_id", "import the merchants first"]),
+        (
+            f"{TERMINALS_HEADER}\n{GOOD_TERMINAL}\nT2GOOD,NOBODY,pos,,{'0b' * 16}\n",
+            ["line 3", "field merchant_id", "import the merchants first"],
+        ),
         (f"{TERMINALS_HEADER}\n{GOOD_TERMINAL}\nT2GOOD,{CANTEEN},till,,{'0b' * 16}\n", ["line 3", "field kind", "kiosk"]),
         (f"{TERMINALS_HEADER}\n{GOOD_TERMINAL}\nT2GOOD,{CANTEEN},pos,,{'0b' * 15}\n", ["line 3", "field key", "32 hex digits"]),
         (f"{TERMINALS_HEADER}\n{GOOD_TERMINAL}\nT23456789,{CANTEEN},pos,,{'0b' * 16}\n", ["line 3", "field terminal_id"]),
@@ -347,9 +355,7 @@ async def test_a_wrong_file_is_refused_whole(switch: Switch, tmp_path: Path, con
         ('url = "', 'url = "mysql://', ["database.url"]),
     ],
 )
-def test_a_wrong_configuration_is_refused(
-    make_switch: Callable[..., Switch], found: str, wrong: str, named: list[str]
-) -> None:
+def test_a_wrong_configuration_is_refused(make_switch: Callable[..., Switch], found: str, wrong: str, named: list[str]) -> None:
     switch = make_switch()
     text = switch.file.read_text()
     assert text.count(found) >= 1

@@ -667,8 +667,12 @@ impl Reactor {
             let now = self.monotonic();
             self.wall = wall_clock();
             for slot in 0..self.slots.len() as u32 {
-                self.read(slot, self.slots[slot as usize].generation, now);
-                self.settle();
+                let place = &self.slots[slot as usize];
+                // Whoever is to be closed is not read any more, but still waits for answers.
+                if place.connection.as_ref().is_some_and(|connection| connection.doomed.is_none()) {
+                    self.read(slot, place.generation, now);
+                    self.settle();
+                }
             }
             self.draining = true;
             (0..self.slots.len() as u32).for_each(|slot| self.watch(slot));

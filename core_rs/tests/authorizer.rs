@@ -484,10 +484,18 @@ fn a_switch_with_another_own_key_does_not_start() {
 
 // --- peers that mean harm ---
 
-/// A valid message and where to damage it.
-fn damaged() -> impl Strategy<Value = (usize, Vec<(usize, u8)>, Option<usize>, Vec<u8>, bool)> {
+/// Which valid message, the bytes to change in it, where to cut it, what to append, and whether its MAC is made afterwards.
+type Damage = (usize, Vec<(usize, u8)>, Option<usize>, Vec<u8>, bool);
+
+fn damaged() -> impl Strategy<Value = Damage> {
     let changes = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
-    (0..8_usize, changes, prop::option::weighted(0.2, any::<prop::sample::Index>()), prop::collection::vec(any::<u8>(), 0..4), any::<bool>())
+    (
+        0..8_usize,
+        changes,
+        prop::option::weighted(0.2, any::<prop::sample::Index>()),
+        prop::collection::vec(any::<u8>(), 0..4),
+        any::<bool>(),
+    )
         .prop_map(|(which, changes, cut, tail, signed)| {
             let changes = changes.into_iter().map(|(at, byte)| (at.index(200), byte)).collect();
             (which, changes, cut.map(|cut| cut.index(200)), tail, signed)

@@ -180,7 +180,8 @@ fn the_same_files_again_change_nothing() {
     }
     assert_eq!((authorizer.ledger().digest(), authorizer.log().records.len()), (digest, records));
     // What differs is changed, and only that is written down, with one record for the file.
-    let report = take(&mut authorizer, &CARDS.replace("1101,L1,student,lost", "1101,L1,teacher,active").replace("1002,S2", "1999,S9"));
+    let report =
+        take(&mut authorizer, &CARDS.replace("1101,L1,student,lost", "1101,L1,teacher,active").replace("1002,S2", "1999,S9"));
     assert_eq!(counts(&report), [9, 1, 1, 7]);
     assert_eq!(authorizer.log().records.len(), records + 3);
     let report = take(&mut authorizer, &MERCHANTS.replace("North", "South"));
@@ -190,12 +191,15 @@ fn the_same_files_again_change_nothing() {
 #[test]
 fn opening_balances_are_posted_once() {
     let mut authorizer = empty(Memory::default());
-    let row = |number: &str, status: &str, opening: &str| format!("{CARD_HEADER}\n{number},H1,student,{status},2027-01-01,{opening}\n");
+    let row =
+        |number: &str, status: &str, opening: &str| format!("{CARD_HEADER}\n{number},H1,student,{status},2027-01-01,{opening}\n");
     take(&mut authorizer, &row("1", "active", "70,5"));
     let purses = |authorizer: &Core| authorizer.ledger().available(holder(authorizer, "1"));
     assert_eq!((purses(&authorizer), authorizer.ledger().accounts().sum()), ([70, 5], 0));
     // Changed, changed back, a second card: with the same balances or with none, nothing is posted again.
-    for (number, status, opening) in [("1", "frozen", "70,5"), ("1", "lost", "0,0"), ("2", "active", "70,5"), ("3", "cancelled", "0,0")] {
+    for (number, status, opening) in
+        [("1", "frozen", "70,5"), ("1", "lost", "0,0"), ("2", "active", "70,5"), ("3", "cancelled", "0,0")]
+    {
         take(&mut authorizer, &row(number, status, opening));
         assert_eq!((purses(&authorizer), authorizer.ledger().accounts().sum()), ([70, 5], 0));
     }
@@ -210,8 +214,9 @@ fn opening_balances_are_posted_once() {
 fn one_person_has_one_live_card_also_within_a_file() {
     let mut authorizer = empty(Memory::default());
     let file = |rows: &[(&str, &str)]| {
-        let rows: String = rows.iter().map(|(number, status)| format!("{number},H1,student,{status},2027-01-01,0,0\n")).collect();
-        format!("{CARD_HEADER}\n{rows}")
+        let rows: Vec<String> =
+            rows.iter().map(|(number, status)| format!("{number},H1,student,{status},2027-01-01,0,0")).collect();
+        format!("{CARD_HEADER}\n{}\n", rows.join("\n"))
     };
     take(&mut authorizer, &file(&[("1", "lost"), ("2", "active"), ("3", "cancelled")]));
     // A replacement: the old card must go first.

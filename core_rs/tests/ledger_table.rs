@@ -248,10 +248,7 @@ fn a_merchant_that_lost_its_terminal_gives_back_what_it_was_paid() {
     let mut ledger = ledger_with(CARDS);
     run(&mut ledger, "0 | 1 | policy | 1001 | 850 | 00 | 350, 500 | 650, 0");
     let zone = Zone::new("").expect("short");
-    enter(
-        &mut ledger,
-        &Command::Terminal { id: *b"POS00001", merchant: 1, kind: TerminalKind::Pos, zone, wrapped_key: [0; 24] },
-    );
+    enter(&mut ledger, &Command::Terminal { id: *b"POS00001", merchant: 1, kind: TerminalKind::Pos, zone, wrapped_key: [0; 24] });
     run(
         &mut ledger,
         "
@@ -306,7 +303,11 @@ fn of_several_reasons_the_first_in_the_order_of_codes_is_the_answer() {
                     let fen = fen.iter().find(|(name, _)| *name == amount).expect("listed").1;
                     let purse = if subsidy_in_shop { PurseChoice::Subsidy } else { PurseChoice::Cash };
                     let outcome = ledger.apply(NOON, &purchase(1, stan, "1", fen, purse));
-                    assert_eq!(outcome.response.code(), expected, "{reversed_before} {amount} {card} {expired} {purse:?} {covered}");
+                    assert_eq!(
+                        outcome.response.code(),
+                        expected,
+                        "{reversed_before} {amount} {card} {expired} {purse:?} {covered}"
+                    );
                     assert_eq!(ledger.accounts().sum(), 0);
                     assert_eq!(takings(&ledger, "SHOP"), u64::from(expected == "00"));
                     combinations += 1;
@@ -325,17 +326,18 @@ fn a_merchant_at_its_bound_is_a_malfunction_that_leaves_no_trace() {
         enter_card(&mut ledger, &holder.to_string(), &format!("H{holder}"), CardStatus::Active, TODAY, [PURSE_FEN_MAX, 0]);
     }
     let amount = 4_000_000_000;
-    let refused = (0..).map(|stan| purchase(1, stan, &(stan / 24 + 1).to_string(), amount, PurseChoice::Policy)).find(|command| {
-        let (digest, position) = (ledger.digest(), ledger.position());
-        let outcome = ledger.apply(NOON, command);
-        if outcome.response == Response::Approved {
-            return false;
-        }
-        assert_eq!(outcome.response, Response::Malfunction);
-        assert_eq!((ledger.digest(), ledger.position()), (digest, position));
-        assert!(ledger.recall(command.request().expect("a purchase").identity).is_none());
-        true
-    });
+    let refused =
+        (0..24 * 11).map(|stan| purchase(1, stan, &(stan / 24 + 1).to_string(), amount, PurseChoice::Policy)).find(|command| {
+            let (digest, position) = (ledger.digest(), ledger.position());
+            let outcome = ledger.apply(NOON, command);
+            if outcome.response == Response::Approved {
+                return false;
+            }
+            assert_eq!(outcome.response, Response::Malfunction);
+            assert_eq!((ledger.digest(), ledger.position()), (digest, position));
+            assert!(ledger.recall(command.request().expect("a purchase").identity).is_none());
+            true
+        });
     assert!(ACCOUNT_FEN_MAX.unsigned_abs() - takings(&ledger, "SHOP") < amount);
     run(&mut ledger, "1 | 1000 | undo 0 | 1 | - | 00 | 4000000000, 0 | 7999999999, 0");
     // The same message may come again and is decided afresh.

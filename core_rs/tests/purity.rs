@@ -36,8 +36,16 @@ const FORBIDDEN: [&str; 27] = [
     "extern ",
 ];
 /// Rooms of this crate that are not pure themselves.
-const IMPURE: [&str; 8] =
-    ["crate::journal", "crate::reactor", "crate::authorizer", "crate::import", "crate::replica", "crate::stats", "crate::show", "crate::python"];
+const IMPURE: [&str; 8] = [
+    "crate::journal",
+    "crate::reactor",
+    "crate::authorizer",
+    "crate::import",
+    "crate::replica",
+    "crate::stats",
+    "crate::show",
+    "crate::python",
+];
 /// Of the calendar the pure rooms may use days and moments, not the time zone.
 const ZONE: &str = "CampusCalendar";
 
@@ -56,7 +64,9 @@ fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 fn offences(text: &str) -> Vec<(usize, &'static str)> {
     let forbidden = || FORBIDDEN.into_iter().chain(IMPURE).chain([ZONE]);
-    code(text).flat_map(|(line, code)| forbidden().filter(move |name| code.contains(name)).map(move |name| (line + 1, name))).collect()
+    code(text)
+        .flat_map(|(line, code)| forbidden().filter(move |name| code.contains(name)).map(move |name| (line + 1, name)))
+        .collect()
 }
 
 #[test]

@@ -1,0 +1,464 @@
+//! The journal gives back the ledger: after every restart, in every replica, and not at all where a record is not right.
+
+mod college;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use college::{AMOUNT_MAX, DAY, Draft, IDENTITY_DAYS, NOON, Terminal, ask_frame, college, nonces, settings};
+use proptest::prelude::*;
+use switch_core::authorizer::{Authorizer, Settings};
+use switch_core::calendar::{Date, Timestamp};
+use switch_core::card_number::CardNumber;
+use switch_core::import::import;
+use switch_core::journal::{
+    BLOCK_BYTES, Identity as JournalIdentity, Journal, JournalError, MemoryStorage, Options, Storage, inspect,
+};
+use switch_core::ledger::command::{decode, encode};
+use switch_core::ledger::identities::{Content, Echo, Identity};
+use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
+use switch_core::ledger::{Command, Ledger, Movements, Outcome, Policy, PurseChoice, Request, Response};
+use switch_core::replica::{Replica, verify};
+use switch_core::session::KeySlot;
+
+const IDENTITY: JournalIdentity = *b"a test's journal";
+const DISK_BYTES: u64 = 16 << 20;
+/// Small segments, so that some runs need several.
+const OPTIONS: Options = Options { segment_bytes: 18 * BLOCK_BYTES as u64, batch_bytes_max: 60_002 };
+
+// --- records ---
+
+fn request() -> impl Strategy<Value = Request> {
+    let words = (any::<u64>(), any::<u16>(), any::<[u64; 2]>(), any::<u64>());
+    (words, 0_u8..3, 0_u16..10_000).prop_map(|((identity, date, content, echo), slot, mti)| Request {
+        identity: Identity::from_packed(identity, Date(date)),
+        content: Content::from_packed(content),
+        echo: Echo::from_packed(echo),
+        slot: KeySlot::from_number(slot).expect("a slot"),
+        mti,
+    })
+}
+
+fn one_of<T: Copy + std::fmt::Debug + 'static>(all: &'static [T]) -> impl Strategy<Value = T> {
+    prop::sample::select(all)
+}
+
+/// Every kind of command; the names live as long as the test.
+fn command() -> impl Strategy<Value = Command<'static>> {
+    let text = || prop::sample::select(&["", "North canteen", "\u{5317}\u{98df}\u{5802}"][..]);
+    let digits = "[0-9]{1,19}".prop_map(|digits| CardNumber::from_digits(digits.as_bytes()).expect("a card number"));
+    let purses = prop::sample::select(&[PurseChoice::Policy, PurseChoice::Cash, PurseChoice::Subsidy][..]);
+    prop_oneof![
+        (any::<u32>(), any::<u16>()).prop_map(|(amount_max, identity_days)| Command::Policy(Policy { amount_max, identity_days })),
+        any::<u16>().prop_map(|day| Command::Cutover(Date(day))),
+        ("[ -~]{0,15}", text(), one_of(Category::ALL), any::<u16>()).prop_map(|(id, name, category, fee_bp)| {
+            Command::Merchant { id: MerchantId::new(&id).expect("short"), name, category, fee_bp }
+        }),
+        (any::<[u8; 8]>(), any::<u32>(), one_of(TerminalKind::ALL), "[ -~]{0,16}", any::<[u8; 24]>()).prop_map(
+            |(id, merchant, kind, zone, wrapped_key)| Command::Terminal {
+                id,
+                merchant,
+                kind,
+                zone: Zone::new(&zone).expect("short"),
+                wrapped_key
+            }
+        ),
+        (digits, "[ -~]{0,20}", one_of(CardClass::ALL), one_of(CardStatus::ALL), any::<u16>(), any::<[i64; 2]>()).prop_map(
+            |(number, holder, class, status, expires, opening)| Command::Card {
+                number,
+                holder: HolderId::new(&holder).expect("short"),
+                class,
+                status,
+                expires: Date(expires),
+                opening
+            }
+        ),
+        (text(), any::<u32>()).prop_map(|(file, rows)| Command::Imported { file, rows }),
+        (request(), any::<[u8; 8]>(), any::<[u8; 8]>()).prop_map(|(request, terminal_nonce, switch_nonce)| Command::SignOn {
+            request,
+            terminal_nonce,
+            switch_nonce
+        }),
+        request().prop_map(Command::SignOff),
+        (request(), purses).prop_map(|(request, purse)| Command::Purchase { request, purse }),
+        (request(), any::<u64>(), any::<u16>()).prop_map(|(request, original, date)| Command::Reversal {
+            request,
+            original: Identity::from_packed(original, Date(date))
+        }),
+        request().prop_map(Command::Unknown),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    (one_of(&Response::ALL), any::<[u64; 2]>(), any::<Option<[i64; 2]>>(), any::<Option<u64>>())
+        .prop_map(|(response, paid, after, original)| Outcome { response, movements: Movements::default(), paid, after, original })
+}
+
+proptest! {
+    #[test]
+    fn a_record_says_what_was_decided_and_nothing_else(
+        timestamp: u64, command in command(), outcome in outcome(), none_paid: bool, tail: u8, other: u8
+    ) {
+        let outcome = Outcome { paid: if none_paid { [0, 0] } else { outcome.paid }, ..outcome };
+        let mut record = Vec::new();
+        encode(&mut record, timestamp, &command, &outcome);
+        let decoded = decode(&record).expect("a record");
+        prop_assert_eq!((decoded.timestamp, &decoded.command, decoded.outcome), (timestamp, &command, outcome));
+        for length in 0..record.len() {
+            prop_assert!(decode(&record[..length]).is_none(), "cut at {}", length);
+        }
+        // What can be read means what is written: no two records say the same.
+        for at in 0..record.len() {
+            let mut changed = record.clone();
+            changed[at] ^= other.max(1);
+            if let Some(decoded) = decode(&changed) {
+                let mut again = Vec::new();
+                encode(&mut again, decoded.timestamp, &decoded.command, &decoded.outcome);
+                prop_assert!(again == changed || decoded.outcome.paid == [0, 0], "{} changed unseen", at);
+            }
+        }
+        record.push(tail);
+        prop_assert!(decode(&record).is_none());
+    }
+}
+
+// --- restarts ---
+
+#[derive(Clone, Debug)]
+enum Step {
+    SignOn(usize),
+    SignOff(usize),
+    /// Terminal, STAN, card, amount.
+    Purchase(usize, u32, usize, u32),
+    /// Terminal, STAN, the original's STAN.
+    Reversal(usize, u32, u32),
+    Unknown(usize, u32),
+    /// A file, as a new merchant, a card's new status, a terminal's new key.
+    Import(u8),
+    NextDay,
+    Flush,
+    Submit,
+    /// The process ends without a word and starts again, with this ceiling of amounts.
+    Restart(u32),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (terminal, stan) = (0_usize..2, 0_u32..12);
+    prop_oneof![
+        3 => terminal.clone().prop_map(Step::SignOn),
+        1 => terminal.clone().prop_map(Step::SignOff),
+        8 => (terminal.clone(), stan.clone(), 0_usize..6, 0_u32..700).prop_map(|(t, s, c, a)| Step::Purchase(t, s, c, a)),
+        4 => (terminal.clone(), stan.clone(), stan.clone()).prop_map(|(t, s, o)| Step::Reversal(t, s, o)),
+        1 => (terminal, stan).prop_map(|(t, s)| Step::Unknown(t, s)),
+        1 => any::<u8>().prop_map(Step::Import),
+        1 => Just(Step::NextDay),
+        2 => Just(Step::Flush),
+        2 => Just(Step::Submit),
+        2 => prop_oneof![3 => Just(AMOUNT_MAX), 1 => Just(500_u32)].prop_map(Step::Restart),
+    ]
+}
+
+/// A switch without sockets, its clock and its two tills.
+struct World {
+    authorizer: Authorizer<Journal>,
+    tills: [Terminal; 2],
+    now: Timestamp,
+    signed_on: u32,
+    /// The digest after each position.
+    digests: BTreeMap<u64, [u8; 32]>,
+}
+
+impl World {
+    fn new(journal: Journal) -> Self {
+        let mut world = Self {
+            authorizer: college(journal),
+            tills: [Terminal::new("POS00001", 1), Terminal::new("POS2", 2)],
+            now: NOON,
+            signed_on: 1_000,
+            digests: BTreeMap::new(),
+        };
+        world.take(&Step::Flush);
+        (0..2).for_each(|till| world.take(&Step::SignOn(till)));
+        world
+    }
+
+    fn note(&mut self) {
+        let ledger = self.authorizer.ledger();
+        assert_eq!(ledger.accounts().sum(), 0);
+        assert_eq!(ledger.position(), self.authorizer.log().position());
+        self.digests.insert(ledger.position(), ledger.digest());
+    }
+
+    fn ask(&mut self, till: usize, draft: &Draft) {
+        let today = self.authorizer.ledger().business_date().month_day();
+        let draft = draft.clone().with(13, &format!("{today:04}"));
+        let key = self.tills[till].key.as_ref();
+        ask_frame(&mut self.authorizer, self.now, &draft.frame(key));
+    }
+
+    /// Takes a step that is no restart.
+    fn take(&mut self, step: &Step) {
+        match *step {
+            Step::SignOn(till) => {
+                self.signed_on += 1;
+                let today = self.authorizer.ledger().business_date().month_day();
+                let terminal = &self.tills[till];
+                let draft = terminal.sign_on_draft(self.signed_on).with(13, &format!("{today:04}"));
+                let answer = ask_frame(&mut self.authorizer, self.now, &draft.frame(Some(&terminal.sign_on_key)));
+                // Not so where the terminal has another master key by now.
+                if answer.code() == "00" {
+                    self.tills[till].key = Some(terminal.session_key(&answer));
+                }
+            }
+            Step::SignOff(till) => {
+                self.signed_on += 1;
+                let draft = self.tills[till].draft(800, self.signed_on).with(70, "002");
+                self.ask(till, &draft);
+            }
+            Step::Purchase(till, stan, card, amount) => {
+                let number = ["1001", "1002", "1003", "1101", "1105", "9999"][card];
+                let draft = self.tills[till].purchase(stan, number, u64::from(amount));
+                self.ask(till, &draft);
+            }
+            Step::Reversal(till, stan, original) => {
+                let today = self.authorizer.ledger().business_date().month_day();
+                let named = format!("0200{original:06}{today:04}120000{}", "0".repeat(22));
+                let draft = self.tills[till].draft(420, stan).with(90, &named);
+                self.ask(till, &draft);
+            }
+            Step::Unknown(till, stan) => {
+                let draft = self.tills[till].draft(100, stan).with(3, "920000");
+                self.ask(till, &draft);
+            }
+            Step::Import(which) => {
+                let content = match which % 3 {
+                    0 => format!("merchant_id,name,category,fee_bp\nM{which},New,shop,{which}\n"),
+                    1 => {
+                        let status = ["lost", "active", "frozen"][usize::from(which) % 3];
+                        let header = "card_number,holder_id,class,status,expires,cash,subsidy";
+                        format!(
+                            "{header}\n1001,S1,student,{status},2027-01-01,0,0\n3{which},N{which},family,active,2027-01-01,9,0\n"
+                        )
+                    }
+                    _ => format!("terminal_id,merchant_id,kind,zone,key\nPOS2,M-SHOP,pos,Z{which},{:032}\n", 2 + which % 2),
+                };
+                import(&mut self.authorizer, self.now, "file.csv", content.as_bytes()).expect("a good file");
+            }
+            Step::NextDay => {
+                self.now += DAY;
+                self.authorizer.keep_date(self.now);
+            }
+            Step::Flush => assert_eq!(self.authorizer.log_mut().flush(), self.authorizer.log().position()),
+            Step::Submit => {
+                self.authorizer.log_mut().submit();
+            }
+            Step::Restart(_) => unreachable!("a restart needs the storage"),
+        }
+        self.note();
+    }
+
+    /// The same world with a journal that was opened again: `open` gives each record to its closure.
+    fn restarted(self, amount_max: u32, open: impl FnOnce(&mut Ledger) -> Result<Journal, JournalError>) -> Self {
+        let promised = self.authorizer.log().durable();
+        let Self { authorizer, tills, now, signed_on, mut digests } = self;
+        drop(authorizer);
+        let mut ledger = Ledger::new();
+        let journal = open(&mut ledger).expect("a sound journal");
+        let position = journal.position();
+        assert!(position >= promised, "what was durable is there");
+        assert_eq!(ledger.position(), position);
+        assert_eq!(ledger.digest(), digests[&position], "the state is that of its position");
+        digests.split_off(&(position + 1));
+        let policy = Policy { amount_max, identity_days: IDENTITY_DAYS };
+        let authorizer = Authorizer::new(ledger, journal, Settings { policy, ..settings() }, nonces, now).expect("its own keys");
+        let mut world = Self { authorizer, tills, now, signed_on, digests };
+        world.note();
+        world
+    }
+}
+
+fn replaying(ledger: &mut Ledger) -> impl FnMut(u64, &[u8]) -> Result<(), String> {
+    |position, record| ledger.replay(position, record).map(|_| ())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_restart_at_any_moment_gives_back_the_state(steps in prop::collection::vec(step(), 1..60)) {
+        let memory = MemoryStorage::new(DISK_BYTES);
+        Journal::create_on(&memory, IDENTITY, &OPTIONS).expect("an empty disk");
+        let storage: Arc<dyn Storage> = Arc::new(memory);
+        let journal = Journal::open_on(&storage, &OPTIONS, &mut |_, _| Ok(())).expect("an empty journal");
+        let mut world = World::new(journal);
+        for step in steps.iter().chain(&[Step::Restart(AMOUNT_MAX)]) {
+            if let Step::Restart(amount_max) = step {
+                world = world.restarted(*amount_max, |ledger| Journal::open_on(&storage, &OPTIONS, &mut replaying(ledger)));
+            } else {
+                world.take(step);
+            }
+        }
+    }
+}
+
+/// Lets a replica go on to a position, by chunks or at once, and compares.
+fn follow(replica: &mut Replica, world: &World, chunk: u64) {
+    let durable = replica.durable().expect("the mark");
+    assert!(durable <= world.authorizer.log().position());
+    if chunk == 0 {
+        replica.advance(durable).expect("durable records");
+    } else {
+        let mut next = replica.ledger().position() + 1;
+        while let Some(rows) = replica.collect(chunk).expect("durable records") {
+            assert!(rows.first == next && rows.last >= rows.first && rows.last < rows.first + chunk);
+            next = rows.last + 1;
+        }
+    }
+    let position = replica.ledger().position();
+    assert!(position >= durable);
+    if let Some(digest) = world.digests.get(&position) {
+        assert_eq!(replica.ledger().digest(), *digest, "the replica at {position}");
+    }
+    let sum: i64 = replica.accounts().iter().map(|(.., balance, _)| balance).sum();
+    assert_eq!(sum, 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_replica_beside_the_running_switch_is_equal_at_every_position(
+        steps in prop::collection::vec((step(), 0_u64..9), 1..60)
+    ) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Journal::create(folder.path(), &OPTIONS).expect("an empty folder");
+        let open = |folder: &Path, ledger: &mut Ledger| Journal::open(folder, &OPTIONS, &mut replaying(ledger));
+        let mut world = World::new(open(folder.path(), &mut Ledger::new()).expect("an empty journal"));
+        let mut replica = Replica::open(folder.path()).expect("a journal");
+        for (step, chunk) in &steps {
+            match step {
+                Step::Restart(amount_max) => world = world.restarted(*amount_max, |ledger| open(folder.path(), ledger)),
+                step => world.take(step),
+            }
+            follow(&mut replica, &world, *chunk);
+        }
+        world.take(&Step::Flush);
+        follow(&mut replica, &world, 3);
+        let digest = world.authorizer.ledger().digest();
+        prop_assert_eq!(replica.ledger().digest(), digest);
+        drop(world);
+        let found = verify(folder.path());
+        prop_assert!(found.ok && found.sum == 0, "{:?}", found);
+        prop_assert_eq!(found.state_digest, blake3::Hash::from_bytes(digest).to_hex().to_string());
+    }
+}
+
+// --- records that are not right ---
+
+/// A journal with every kind of record, and its records.
+fn filled() -> (MemoryStorage, Vec<Vec<u8>>) {
+    let memory = MemoryStorage::new(DISK_BYTES);
+    Journal::create_on(&memory, IDENTITY, &OPTIONS).expect("an empty disk");
+    let storage: Arc<dyn Storage> = Arc::new(memory.clone());
+    let mut world = World::new(Journal::open_on(&storage, &OPTIONS, &mut |_, _| Ok(())).expect("an empty journal"));
+    let steps = [
+        Step::Purchase(0, 1, 0, 600),
+        Step::Flush,
+        Step::Purchase(0, 2, 3, 1),
+        Step::Reversal(0, 1, 1),
+        Step::Reversal(0, 2, 9),
+        Step::Unknown(1, 1),
+        Step::Flush,
+        Step::NextDay,
+        Step::SignOff(0),
+        Step::Flush,
+    ];
+    for step in &steps {
+        world.take(step);
+    }
+    drop(world);
+    let mut records = Vec::new();
+    inspect(&storage, &mut |_, record| {
+        records.push(record.to_vec());
+        Ok(())
+    })
+    .expect("a sound journal");
+    let kinds: std::collections::BTreeSet<u8> = records.iter().map(|record| record[0]).collect();
+    assert_eq!(kinds.len(), 11, "every kind of record");
+    (memory, records)
+}
+
+#[test]
+fn a_record_with_another_outcome_is_refused() {
+    let (_, records) = filled();
+    let mut refused = 0;
+    for (index, record) in records.iter().enumerate() {
+        let decoded = decode(record).expect("a record");
+        let right = decoded.outcome;
+        let wrong = [
+            Outcome {
+                response: if right.response == Response::Approved { Response::CardLost } else { Response::Approved },
+                ..right
+            },
+            Outcome { paid: [right.paid[0] + 1, right.paid[1]], ..right },
+            Outcome { paid: [right.paid[0], right.paid[1] + 1], ..right },
+            Outcome { after: right.after.map_or(Some([0, 0]), |[cash, subsidy]| Some([cash, subsidy - 1])), ..right },
+            Outcome { after: right.after.map_or(Some([0, 0]), |_| None), ..right },
+            Outcome { original: right.original.map_or(Some(1), |original| Some(original + 1)), ..right },
+        ];
+        for wrong in wrong {
+            let mut ledger = Ledger::new();
+            for (position, record) in (1..).zip(&records[..index]) {
+                ledger.replay(position, record).expect("a sound record");
+            }
+            let mut changed = Vec::new();
+            encode(&mut changed, decoded.timestamp, &decoded.command, &wrong);
+            let error = ledger.replay(index as u64 + 1, &changed).err().expect("another outcome is refused");
+            assert!(error.contains("the journal holds the outcome"), "{error}");
+            refused += 1;
+        }
+    }
+    assert_eq!(refused, records.len() * 6);
+}
+
+#[test]
+fn a_record_out_of_order_is_refused() {
+    let (_, records) = filled();
+    let mut ledger = Ledger::new();
+    ledger.replay(1, &records[0]).expect("a sound record");
+    for position in [0, 1, 3] {
+        assert!(ledger.replay(position, &records[1]).is_err());
+    }
+    assert!(ledger.replay(2, b"\xff").is_err());
+    assert!(ledger.replay(2, &records[1]).is_ok());
+}
+
+#[test]
+fn a_byte_flipped_in_a_record_never_passes() {
+    let (memory, records) = filled();
+    let sound: Arc<dyn Storage> = Arc::new(memory.reopened());
+    let name = sound.names().expect("a working disk").into_iter().find(|name| {
+        memory.content(name).is_some_and(|content| content.windows(records[0].len()).any(|bytes| bytes == records[0]))
+    });
+    let name = name.expect("the first segment");
+    let content = memory.content(&name).expect("a file");
+    let mut flipped = 0;
+    let mut from = 0;
+    for record in &records {
+        let start = from + content[from..].windows(record.len()).position(|bytes| bytes == record).expect("the record");
+        from = start + record.len();
+        for at in start..from {
+            let damaged = memory.reopened();
+            damaged.alter(&name, |bytes| bytes[at] ^= 1 << (at % 8));
+            let storage: Arc<dyn Storage> = Arc::new(damaged);
+            let mut ledger = Ledger::new();
+            let error = inspect(&storage, &mut replaying(&mut ledger)).expect_err("a flipped byte is found");
+            assert!(matches!(error, JournalError::Damaged { .. }), "byte {at}: {error}");
+            let opened = Journal::open_driven(&storage, &OPTIONS, &mut |_, _| Ok(()));
+            assert!(matches!(opened, Err(JournalError::Damaged { .. })), "byte {at}");
+            flipped += 1;
+        }
+    }
+    assert_eq!(flipped, records.iter().map(Vec::len).sum::<usize>());
+}
