@@ -395,7 +395,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         results = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "command": "make bench" if scale is FULL else " ".join(["benchmarks/run.py", *(arguments or sys.argv[1:])]),
+            "command": " ".join(["benchmarks/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
             "machine": machine(folder),
         }
         with _work_folder(folder) as work:

@@ -109,7 +109,7 @@ impl Switch {
             }
         }
         let (tpdu, message) = unframed(&frame);
-        let handled = Handled { operation: Operation::Unknown, response: Response::Approved };
+        let handled = Handled { operation: Operation::Unknown, response: Response::Approved, proved: true };
         let answer = Answer { handled, leaves: college::Leaves::Durable, tpdu, bytes: message.to_vec() };
         if let Some(position) = answer.text(37) {
             assert!(position.parse::<u64>().expect("digits") <= self.durable(), "a reply before its record is durable");
@@ -211,6 +211,21 @@ fn a_frame_may_come_byte_by_byte_and_many_at_once() {
     }
     assert!(is_silent(&mut peer));
     assert_eq!(switch.reactor.connections(), 1);
+}
+
+#[test]
+fn a_frame_that_is_begun_and_never_ended_loses_its_connection() {
+    let mut switch = Switch::new(BOUNDS);
+    let mut idle = switch.connect();
+    let mut peer = switch.connect();
+    peer.write_all(&[0, 60, 2]).expect("an open connection");
+    switch.serve_until(|reactor| reactor.statistics().bytes[0] == 3);
+    // An hour is longer than any frame may take, and an idle connection may be idle for it.
+    switch.reactor.tick_at(3_600_000_000, 0);
+    assert_eq!(switch.reactor.statistics().closed.get("half_frame"), Some(&1));
+    assert_eq!(switch.reactor.connections(), 1);
+    assert_eq!(peer.read(&mut [0]).expect("an end of file"), 0);
+    assert!(is_silent(&mut idle));
 }
 
 #[test]

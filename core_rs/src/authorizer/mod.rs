@@ -9,14 +9,20 @@
 //! Always true here: a reply that says or repeats a decision is in the waiting buffer; a request whose MAC proves nothing
 //! changes nothing; the ledger's position and the journal's are equal.
 
+mod reply;
+mod request;
+
+use reply::{Answer, Echoed, sign_on_answer, write_refusal, write_reply};
+use request::{Days, needs, operation_of};
+
 use crate::calendar::{CampusCalendar, Date, Timestamp};
 use crate::iso8583::frame::Tpdu;
-use crate::iso8583::{Message, Unreadable, Writer};
+use crate::iso8583::{Message, Unreadable};
 use crate::journal::Journal;
 use crate::ledger::command::encode;
-use crate::ledger::identities::{Content, Echo, Family, Identity, Remembered};
+use crate::ledger::identities::{Content, Family, Remembered};
 use crate::ledger::registry::TerminalKind;
-use crate::ledger::{Command, Ledger, Outcome, Policy, PurseChoice, Request, Response};
+use crate::ledger::{Command, Ledger, Outcome, Policy, Request, Response};
 use crate::limits::{DECISION_BYTES_MAX, POSITION_MAX};
 use crate::mac::{KeyEncryptionKey, MacKey};
 use crate::session::{KeyRing, KeySlot, Nonces};
@@ -63,6 +69,8 @@ pub struct Handled {
     pub operation: Operation,
     /// What was answered.
     pub response: Response,
+    /// Whether its MAC was right.
+    pub proved: bool,
 }
 
 /// How an authorizer is set up.
@@ -82,8 +90,7 @@ pub struct Authorizer<L> {
     log: L,
     calendar: CampusCalendar,
     record: Vec<u8>,
-    /// The last DE13 seen and its date: nearly every message of a day has the same.
-    last_day: (u16, Date, Option<Date>),
+    days: Days,
     nonces: fn() -> [u8; 8],
 }
 
@@ -125,8 +132,7 @@ impl<L: Log> Authorizer<L> {
             keys.refresh(index as u32, &terminal.id, &terminal.wrapped_key, terminal.session);
         }
         let calendar = CampusCalendar::new(&settings.timezone)?;
-        let mut authorizer =
-            Self { ledger, keys, log, calendar, record: Vec::with_capacity(256), last_day: (0, Date(0), None), nonces };
+        let mut authorizer = Self { ledger, keys, log, calendar, record: Vec::with_capacity(256), days: Days::default(), nonces };
         // The policy and the business date may have to be written down before the first message.
         authorizer.log.reserve(2 * DECISION_BYTES_MAX)?;
         if authorizer.ledger.policy() != settings.policy {
@@ -212,7 +218,7 @@ impl<L: Log> Authorizer<L> {
         let operation = operation_of(&message);
         let refuse = |response: Response, key: Option<&MacKey>, date: Date, replies: &mut Replies| {
             write_refusal(&mut replies.at_once, tpdu, &message, response, date, key);
-            Ok(Handled { operation, response })
+            Ok(Handled { operation, response, proved: key.is_some() })
         };
         let date = self.ledger.business_date();
         if message.fault().is_some() || ![11, 12, 13, 41].into_iter().all(|element| message.has(element)) {
@@ -276,7 +282,7 @@ impl<L: Log> Authorizer<L> {
                 remembered.response
             }
         };
-        Ok(Handled { operation, response })
+        Ok(Handled { operation, response, proved: true })
     }
 
     /// Proves the message's MAC. `None`: refused. `Some(None)`: an echo test without a MAC.
@@ -291,7 +297,7 @@ impl<L: Log> Authorizer<L> {
     /// The ladder from the proved MAC on, in the order of section 6.
     fn judge(&mut self, now: Timestamp, inbound: &Inbound<'_>) -> Verdict {
         let Inbound { message, operation, terminal, slot } = *inbound;
-        let Some(needs) = self.needs(message, operation, terminal) else {
+        let Some(needs) = needs(message, operation, terminal, self.ledger.business_date(), &mut self.days) else {
             return Verdict::Plain(Response::FormatError);
         };
         if !self.terminal_may(message, operation, terminal) {
@@ -346,68 +352,6 @@ impl<L: Log> Authorizer<L> {
         }
     }
 
-    /// Reads what the operation needs; `None` where an element is missing or not one of its values.
-    fn needs(&mut self, message: &Message<'_>, operation: Operation, terminal: u32) -> Option<Needs> {
-        let required: &[u8] = match operation {
-            Operation::Purchase => &[2, 4, 42, 49],
-            Operation::Balance => &[2],
-            _ => &[],
-        };
-        let mti_family = message.mti() / 10;
-        let processed = matches!(mti_family, 10 | 20) && !message.has(3);
-        let networked = mti_family == 80 && !message.has(70);
-        if processed || networked || !required.iter().all(|&element| message.has(element)) {
-            return None;
-        }
-        if message.has(49) && message.text(49) != Some(b"156") {
-            return None;
-        }
-        let batch = match message.text(60) {
-            Some(text) => Some(batch_number(text)?),
-            None => None,
-        };
-        let small = |element: u8| message.number(element).map(|number| number as u32);
-        let time = small(12).filter(|time| time / 10_000 < 24 && time / 100 % 100 < 60 && time % 100 < 60)?;
-        let date = self.date_of(small(13)? as u16)?;
-        let stan = small(11)?;
-        let original = match operation {
-            Operation::Reversal => Some(self.original_of(message, terminal, date, stan)?),
-            _ => None,
-        };
-        let nonce = match operation {
-            Operation::SignOn => nonce_of(message)?,
-            _ => [0; 8],
-        };
-        Some(Needs {
-            identity: Identity::new(Family::of(message.mti()), terminal, date, stan),
-            content: Content::new(message.card_number(), small(3), message.number(4), message.has(49)),
-            echo: Echo::new(time, small(24).map(|nii| nii as u16), batch, small(70).map(|code| code as u16), message.has(42)),
-            purse: small(3).and_then(purse_of).unwrap_or(PurseChoice::Policy),
-            original,
-            nonce,
-        })
-    }
-
-    /// What a reversal undoes: the message that DE90 names, or the one with the reversal's own DE11 and DE13.
-    fn original_of(&mut self, message: &Message<'_>, terminal: u32, date: Date, stan: u32) -> Option<Identity> {
-        let Some(named) = message.original_data_elements() else {
-            return Some(Identity::new(Family::Financial, terminal, date, stan));
-        };
-        if Family::of(named.mti) != Family::Financial {
-            return None;
-        }
-        let date = self.date_of(named.local_date)?;
-        Some(Identity::new(Family::Financial, terminal, date, named.trace))
-    }
-
-    fn date_of(&mut self, month_day: u16) -> Option<Date> {
-        let today = self.ledger.business_date();
-        if (self.last_day.0, self.last_day.1) != (month_day, today) {
-            self.last_day = (month_day, today, Date::nearest(month_day, today));
-        }
-        self.last_day.2
-    }
-
     fn terminal_may(&self, message: &Message<'_>, operation: Operation, terminal: u32) -> bool {
         use TerminalKind::{Counter, Kiosk, Library, Pos, Water};
         let registry = self.ledger.registry();
@@ -423,198 +367,4 @@ impl<L: Log> Authorizer<L> {
         };
         own_merchant && of_its_kind
     }
-}
-
-/// What an operation needs of its message.
-struct Needs {
-    identity: Identity,
-    content: Content,
-    echo: Echo,
-    purse: PurseChoice,
-    original: Option<Identity>,
-    nonce: [u8; 8],
-}
-
-/// The operation that MTI, DE3 and DE70 name. A repeat (MTI's last digit 1) is the operation that it repeats.
-fn operation_of(message: &Message<'_>) -> Operation {
-    let (kind, origin) = (message.mti() / 10, message.mti() % 10);
-    if origin > 1 {
-        return Operation::Unknown;
-    }
-    let processing = || message.number(3).and_then(|code| u32::try_from(code).ok());
-    match kind {
-        20 if processing().is_some_and(|code| purse_of(code).is_some()) => Operation::Purchase,
-        10 if processing() == Some(310_000) => Operation::Balance,
-        40 | 42 => Operation::Reversal,
-        80 => match message.number(70) {
-            Some(1) => Operation::SignOn,
-            Some(2) => Operation::SignOff,
-            Some(301) => Operation::Echo,
-            _ => Operation::Unknown,
-        },
-        _ => Operation::Unknown,
-    }
-}
-
-/// The purses that a purchase's DE3 names: 00aa00.
-fn purse_of(processing: u32) -> Option<PurseChoice> {
-    match processing {
-        0 => Some(PurseChoice::Policy),
-        1_000 => Some(PurseChoice::Cash),
-        2_000 => Some(PurseChoice::Subsidy),
-        _ => None,
-    }
-}
-
-/// DE60: six digits, 000001 the first.
-fn batch_number(text: &[u8]) -> Option<u32> {
-    let digits = text.len() == 6 && text.iter().all(u8::is_ascii_digit);
-    let number = text.iter().fold(0_u32, |value, digit| value.wrapping_mul(10).wrapping_add(u32::from(digit.wrapping_sub(b'0'))));
-    (digits && number > 0).then_some(number)
-}
-
-/// The terminal's nonce in a sign-on: DE48 tag 01, 16 hex digits.
-fn nonce_of(message: &Message<'_>) -> Option<[u8; 8]> {
-    let text: &[u8; 16] = message.sub_element(1)?.try_into().ok()?;
-    let mut nonce = [0; 8];
-    for (byte, pair) in nonce.iter_mut().zip(text.chunks_exact(2)) {
-        let digit = |character: u8| char::from(character).to_digit(16);
-        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
-    }
-    Some(nonce)
-}
-
-/// DE48 of the answer to a sign-on: tag 02 the switch's nonce, tag 03 the business date.
-fn sign_on_answer(nonce: [u8; 8], date: Date) -> [u8; 32] {
-    let mut text = *b"0216................0308........";
-    for (index, byte) in nonce.iter().enumerate() {
-        text[4 + index * 2] = b"0123456789ABCDEF"[usize::from(byte >> 4)];
-        text[5 + index * 2] = b"0123456789ABCDEF"[usize::from(byte & 15)];
-    }
-    let (year, month, day) = date.parts();
-    write_digits(&mut text[24..28], u64::from(year.unsigned_abs()));
-    write_digits(&mut text[28..30], u64::from(month.unsigned_abs()));
-    write_digits(&mut text[30..32], u64::from(day.unsigned_abs()));
-    text
-}
-
-fn write_digits(place: &mut [u8], mut value: u64) {
-    for byte in place.iter_mut().rev() {
-        *byte = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
-}
-
-/// Where the echoed elements besides DE2, 3, 4, 11, 13, 41 and 49 come from.
-enum Echoed<'a> {
-    /// From this very message.
-    Sent(&'a Message<'a>),
-    /// From the message that was decided, which this one may repeat; with its merchant's number.
-    Remembered(Echo, &'a str),
-}
-
-/// What a reply adds to the echo.
-struct Answer {
-    response: Response,
-    date: Date,
-    position: Option<u64>,
-    approval: bool,
-    private: Option<[u8; 32]>,
-    available: Option<[i64; 2]>,
-}
-
-fn write_refusal(
-    out: &mut Vec<u8>,
-    tpdu: Option<Tpdu>,
-    message: &Message<'_>,
-    response: Response,
-    date: Date,
-    key: Option<&MacKey>,
-) {
-    let answer = Answer { response, date, position: None, approval: false, private: None, available: None };
-    write_reply(out, tpdu, message, &Echoed::Sent(message), &answer, key);
-}
-
-/// Writes a reply: section 5's echo and additions, in the order of the elements.
-fn write_reply(
-    out: &mut Vec<u8>,
-    tpdu: Option<Tpdu>,
-    message: &Message<'_>,
-    echoed: &Echoed<'_>,
-    answer: &Answer,
-    key: Option<&MacKey>,
-) {
-    let network = match echoed {
-        Echoed::Sent(message) => message.number(70),
-        Echoed::Remembered(echo, _) => echo.network().map(u64::from),
-    };
-    let mut reply = Writer::begin(out, tpdu.map(Tpdu::reply), (message.mti() + 10) % 10_000, network.is_some());
-    if message.mti() / 100 != 8 {
-        reply.echo(message, 2);
-    }
-    for element in [3, 4, 11] {
-        reply.echo(message, element);
-    }
-    match echoed {
-        Echoed::Sent(_) => reply.echo(message, 12),
-        Echoed::Remembered(echo, _) => reply.number(12, u64::from(echo.time())),
-    }
-    reply.echo(message, 13);
-    reply.number(15, u64::from(answer.date.month_day()));
-    match echoed {
-        Echoed::Sent(_) => reply.echo(message, 24),
-        Echoed::Remembered(echo, _) => {
-            if let Some(nii) = echo.nii() {
-                reply.number(24, u64::from(nii));
-            }
-        }
-    }
-    if let Some(position) = answer.position {
-        let mut digits = [0; 12];
-        write_digits(&mut digits, position);
-        reply.text(37, &digits);
-        if answer.approval {
-            reply.text(38, &digits[6..]);
-        }
-    }
-    reply.text(39, answer.response.code().as_bytes());
-    reply.echo(message, 41);
-    match echoed {
-        Echoed::Sent(_) => reply.echo(message, 42),
-        Echoed::Remembered(echo, merchant) if echo.merchant() => reply.text(42, merchant.as_bytes()),
-        Echoed::Remembered(..) => {}
-    }
-    if let Some(private) = &answer.private {
-        reply.text(48, private);
-    }
-    reply.echo(message, 49);
-    if let Some(available) = answer.available {
-        reply.text(54, &purses(available));
-    }
-    match echoed {
-        Echoed::Sent(_) => reply.echo(message, 60),
-        Echoed::Remembered(echo, _) => {
-            if let Some(batch) = echo.batch() {
-                let mut digits = [0; 6];
-                write_digits(&mut digits, u64::from(batch));
-                reply.text(60, &digits);
-            }
-        }
-    }
-    if let Some(network) = network {
-        reply.number(70, network);
-    }
-    reply.finish(key);
-}
-
-/// DE54: per purse account type (10 cash, 20 subsidy), amount type 02, currency, sign, twelve digits.
-fn purses(available: [i64; 2]) -> [u8; 40] {
-    let mut text = *b"1002156C............2002156C............";
-    for (index, fen) in available.into_iter().enumerate() {
-        if fen < 0 {
-            text[index * 20 + 7] = b'D';
-        }
-        write_digits(&mut text[index * 20 + 8..index * 20 + 20], fen.unsigned_abs());
-    }
-    text
 }

@@ -11,13 +11,19 @@
 //! How replies wait: `filling` holds what belongs to the batch that is still taking records, `waiting` what belongs to the
 //! batch that the journal's thread is writing. When it reports, `waiting` is sent and `filling` takes its place.
 
-use std::collections::BTreeMap;
+mod connection;
+mod report;
+
+pub use report::Statistics;
+
+use connection::{Connection, Slot};
+
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown, sockopt};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use crate::authorizer::{Authorizer, Replies};
 use crate::calendar::Timestamp;
@@ -25,10 +31,9 @@ use crate::iso8583::frame::{self, Split};
 use crate::journal::Journal;
 use crate::ledger::Response;
 use crate::limits::{
-    EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, PEER_SILENT_MAX, READ_BYTES, REPLY_BYTES_MAX,
-    UNSENT_BYTES_MAX,
+    EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, READ_BYTES, REPLY_BYTES_MAX, UNSENT_BYTES_MAX,
 };
-use crate::stats::{Answers, Histogram, Operation};
+use crate::stats::Operation;
 
 /// Bounds that the configuration sets.
 #[derive(Clone, Copy)]
@@ -37,56 +42,6 @@ pub struct Bounds {
     pub connections_max: usize,
     /// Messages in a row without a good MAC after which a connection is closed.
     pub mac_failures_max: u32,
-}
-
-/// What the pump counted.
-#[derive(Default)]
-pub struct Statistics {
-    /// Answers by operation and response code.
-    pub answers: Answers,
-    /// Microseconds from a request's first byte to its reply.
-    pub latency: Histogram,
-    /// Microseconds that each batch took to be written and synced.
-    pub sync: Histogram,
-    /// Records in each durable batch.
-    pub batch_records: Histogram,
-    /// Connections ever taken up.
-    pub accepted: u64,
-    /// Connections closed, by reason.
-    pub closed: BTreeMap<&'static str, u64>,
-    /// Messages whose MAC proved nothing.
-    pub mac_failures: u64,
-    /// Bytes read and sent.
-    pub bytes: [u64; 2],
-    /// Waves.
-    pub waves: u64,
-}
-
-struct Connection {
-    socket: OwnedFd,
-    /// A frame's beginning that has come so far.
-    partial: Vec<u8>,
-    /// When it began, on the monotonic clock; meaningful while `partial` is not empty.
-    partial_since: u64,
-    /// Replies that the socket did not take yet.
-    unsent: Vec<u8>,
-    /// Replies that wait for the journal.
-    waiting: u32,
-    mac_failures: u32,
-    /// Why it is to be closed, once nothing waits any more.
-    doomed: Option<&'static str>,
-}
-
-impl Connection {
-    fn is_done(&self) -> bool {
-        self.doomed.is_some() && self.waiting == 0 && self.unsent.is_empty()
-    }
-}
-
-#[derive(Default)]
-struct Slot {
-    generation: u32,
-    connection: Option<Connection>,
 }
 
 /// Replies of one connection, end to end in a [`Lane`].
@@ -206,107 +161,8 @@ impl Reactor {
         self.open
     }
 
-    /// Bytes held for connections.
-    #[must_use]
-    pub fn connection_memory(&self) -> usize {
-        let each = |slot: &Slot| {
-            slot.connection.as_ref().map_or(0, |connection| connection.partial.capacity() + connection.unsent.capacity())
-        };
-        self.slots.capacity() * size_of::<Slot>() + self.slots.iter().map(each).sum::<usize>()
-    }
-
     fn monotonic(&self) -> u64 {
         self.started.elapsed().as_micros() as u64
-    }
-
-    /// Takes a connected socket over. `false`: it was closed at once, because there are too many, the switch is draining, or
-    /// the system refused it.
-    pub fn adopt(&mut self, socket: OwnedFd) -> bool {
-        self.statistics.accepted += 1;
-        if self.draining || self.open >= self.bounds.connections_max {
-            self.count_closed(if self.draining { "draining" } else { "full" });
-            return false;
-        }
-        let ready = rustix::io::ioctl_fionbio(&socket, true).is_ok();
-        // Without these the switch still serves, slower and with dead peers kept longer.
-        let _ = sockopt::set_tcp_nodelay(&socket, true);
-        let _ = sockopt::set_socket_keepalive(&socket, true);
-        let _ = sockopt::set_tcp_keepidle(&socket, PEER_SILENT_MAX);
-        let _ = sockopt::set_tcp_keepintvl(&socket, PEER_SILENT_MAX / 4);
-        let _ = sockopt::set_tcp_user_timeout(&socket, PEER_SILENT_MAX.as_millis() as u32);
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            self.slots.len() as u32 - 1
-        });
-        let place = &mut self.slots[slot as usize];
-        let token = u64::from(place.generation) << 32 | u64::from(slot);
-        let added = epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(token), epoll::EventFlags::IN);
-        if !ready || added.is_err() {
-            self.free.push(slot);
-            self.count_closed("refused_by_system");
-            return false;
-        }
-        place.connection = Some(Connection {
-            socket,
-            partial: Vec::new(),
-            partial_since: 0,
-            unsent: Vec::new(),
-            waiting: 0,
-            mac_failures: 0,
-            doomed: None,
-        });
-        self.open += 1;
-        true
-    }
-
-    fn count_closed(&mut self, reason: &'static str) {
-        *self.statistics.closed.entry(reason).or_default() += 1;
-    }
-
-    fn close(&mut self, slot: u32, reason: &'static str) {
-        let place = &mut self.slots[slot as usize];
-        if place.connection.take().is_some() {
-            // Dropping the socket takes it out of the epoll set; the new generation makes its waiting replies nobody's.
-            place.generation = place.generation.wrapping_add(1) & 0x7fff_ffff;
-            self.free.push(slot);
-            self.open -= 1;
-            self.count_closed(reason);
-        }
-    }
-
-    /// Stops reading from a connection that is to be closed, and closes it as soon as nothing waits for it any more.
-    fn doom(&mut self, slot: u32, reason: &'static str) {
-        if let Some(connection) = &mut self.slots[slot as usize].connection {
-            connection.doomed.get_or_insert(reason);
-            connection.partial = Vec::new();
-            self.dooms.push(slot);
-        }
-    }
-
-    fn close_doomed(&mut self) {
-        while let Some(slot) = self.dooms.pop() {
-            let Some(connection) = &self.slots[slot as usize].connection else { continue };
-            if connection.is_done() {
-                let reason = connection.doomed.unwrap_or("peer");
-                self.close(slot, reason);
-            } else {
-                self.watch(slot);
-            }
-        }
-    }
-
-    /// Tells epoll what a connection waits for.
-    fn watch(&self, slot: u32) {
-        let place = &self.slots[slot as usize];
-        if let Some(connection) = &place.connection {
-            let mut flags = epoll::EventFlags::empty();
-            flags.set(epoll::EventFlags::IN, connection.doomed.is_none() && !self.draining);
-            flags.set(epoll::EventFlags::OUT, !connection.unsent.is_empty());
-            let token = u64::from(place.generation) << 32 | u64::from(slot);
-            // It can only fail for a descriptor that is not in the set, and this one is.
-            epoll::modify(&self.epoll, &connection.socket, epoll::EventData::new_u64(token), flags)
-                .expect("a connection is in the epoll set");
-        }
     }
 
     /// Does all there is to do, for about `budget` microseconds. `true`: there is more, call again without waiting.
@@ -340,7 +196,8 @@ impl Reactor {
             if self.monotonic() >= end {
                 return true;
             }
-            linger = LINGER_MICROSECONDS;
+            // A batch that is being written reports within this wave's time or soon after, so that is worth waiting for.
+            linger = if self.waiting.entries.is_empty() { LINGER_MICROSECONDS } else { end.saturating_sub(now) };
         }
     }
 
@@ -460,7 +317,7 @@ impl Reactor {
             if connection.mac_failures >= self.bounds.mac_failures_max {
                 return Err("mac_failures");
             }
-        } else {
+        } else if handled.proved {
             connection.mac_failures = 0;
         }
         Ok(())
@@ -576,59 +433,6 @@ impl Reactor {
         }
     }
 
-    /// All that operators' dashboards ask for, as JSON. Times are in microseconds, money in fen, memory in bytes.
-    #[must_use]
-    pub fn report(&self) -> serde_json::Value {
-        let ledger = self.authorizer.ledger();
-        let registry = ledger.registry();
-        let journal = self.authorizer.log();
-        let written = journal.statistics();
-        let statistics = &self.statistics;
-        serde_json::json!({
-            "position": journal.position(),
-            "durable": journal.durable(),
-            "business_date": ledger.business_date().to_string(),
-            "journal": {
-                "mode": written.mode,
-                "segment": written.segment,
-                "segment_bytes_left": written.segment_bytes_left,
-                "prepared": written.prepared,
-                "batches": written.batches,
-                "bytes": written.bytes,
-                "torn_bytes": written.torn_bytes,
-                "sync": statistics.sync.report(),
-                "batch_records": statistics.batch_records.report(),
-            },
-            "requests": statistics.answers.report(),
-            "latency": statistics.latency.report(),
-            "connections": {
-                "open": self.open,
-                "accepted": statistics.accepted,
-                "closed": statistics.closed,
-                "bytes_read": statistics.bytes[0],
-                "bytes_sent": statistics.bytes[1],
-            },
-            "mac_failures": statistics.mac_failures,
-            "waves": statistics.waves,
-            "entries": {
-                "merchants": registry.merchants.rows().len(),
-                "terminals": registry.terminals.rows().len(),
-                "holders": registry.holders.rows().len(),
-                "cards": registry.cards.rows().len(),
-                "accounts": ledger.accounts().count(),
-                "identities": ledger.identities().count(),
-            },
-            "memory": {
-                "accounts": ledger.accounts().memory(),
-                "cards": registry.cards.memory() + registry.holders.memory(),
-                "terminals": registry.terminals.memory() + registry.merchants.memory() + self.authorizer.keys().memory(),
-                "identities": ledger.identities().memory(),
-                "connections": self.connection_memory(),
-                "replies": self.at_once.bytes.capacity() + self.filling.bytes.capacity() + self.waiting.bytes.capacity(),
-            },
-        })
-    }
-
     /// After a command that did not come from a terminal: hands over what it appended.
     pub fn after_command(&mut self) {
         // The journal may have flushed on its own to make room.
@@ -647,8 +451,12 @@ impl Reactor {
 
     /// Once a second: the business date, and peers that began a frame and never ended it.
     pub fn tick(&mut self) {
-        self.authorizer.keep_date(wall_clock());
-        let now = self.monotonic();
+        self.tick_at(self.monotonic(), wall_clock());
+    }
+
+    /// [`Self::tick`] at a moment of the monotonic clock, in microseconds since the start, and of the wall clock.
+    pub fn tick_at(&mut self, now: u64, wall: Timestamp) {
+        self.authorizer.keep_date(wall);
         for slot in 0..self.slots.len() as u32 {
             if let Some(connection) = &self.slots[slot as usize].connection
                 && !connection.partial.is_empty()

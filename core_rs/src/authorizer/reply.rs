@@ -1,0 +1,143 @@
+//! Replies: the echo of the request and what section 5 adds to it, in the order of the elements.
+
+use crate::calendar::Date;
+use crate::iso8583::frame::Tpdu;
+use crate::iso8583::{Message, Writer};
+use crate::ledger::Response;
+use crate::ledger::identities::Echo;
+use crate::mac::MacKey;
+
+/// DE48 of the answer to a sign-on: tag 02 the switch's nonce, tag 03 the business date.
+pub(super) fn sign_on_answer(nonce: [u8; 8], date: Date) -> [u8; 32] {
+    let mut text = *b"0216................0308........";
+    for (index, byte) in nonce.iter().enumerate() {
+        text[4 + index * 2] = b"0123456789ABCDEF"[usize::from(byte >> 4)];
+        text[5 + index * 2] = b"0123456789ABCDEF"[usize::from(byte & 15)];
+    }
+    let (year, month, day) = date.parts();
+    write_digits(&mut text[24..28], u64::from(year.unsigned_abs()));
+    write_digits(&mut text[28..30], u64::from(month.unsigned_abs()));
+    write_digits(&mut text[30..32], u64::from(day.unsigned_abs()));
+    text
+}
+
+fn write_digits(place: &mut [u8], mut value: u64) {
+    for byte in place.iter_mut().rev() {
+        *byte = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+}
+
+/// Where the echoed elements besides DE2, 3, 4, 11, 13, 41 and 49 come from.
+pub(super) enum Echoed<'a> {
+    /// From this very message.
+    Sent(&'a Message<'a>),
+    /// From the message that was decided, which this one may repeat; with its merchant's number.
+    Remembered(Echo, &'a str),
+}
+
+/// What a reply adds to the echo.
+pub(super) struct Answer {
+    pub(super) response: Response,
+    pub(super) date: Date,
+    pub(super) position: Option<u64>,
+    pub(super) approval: bool,
+    pub(super) private: Option<[u8; 32]>,
+    pub(super) available: Option<[i64; 2]>,
+}
+
+pub(super) fn write_refusal(
+    out: &mut Vec<u8>,
+    tpdu: Option<Tpdu>,
+    message: &Message<'_>,
+    response: Response,
+    date: Date,
+    key: Option<&MacKey>,
+) {
+    let answer = Answer { response, date, position: None, approval: false, private: None, available: None };
+    write_reply(out, tpdu, message, &Echoed::Sent(message), &answer, key);
+}
+
+/// Writes a reply: section 5's echo and additions, in the order of the elements.
+pub(super) fn write_reply(
+    out: &mut Vec<u8>,
+    tpdu: Option<Tpdu>,
+    message: &Message<'_>,
+    echoed: &Echoed<'_>,
+    answer: &Answer,
+    key: Option<&MacKey>,
+) {
+    let network = match echoed {
+        Echoed::Sent(message) => message.number(70),
+        Echoed::Remembered(echo, _) => echo.network().map(u64::from),
+    };
+    let mut reply = Writer::begin(out, tpdu.map(Tpdu::reply), (message.mti() + 10) % 10_000, network.is_some());
+    if message.mti() / 100 != 8 {
+        reply.echo(message, 2);
+    }
+    for element in [3, 4, 11] {
+        reply.echo(message, element);
+    }
+    match echoed {
+        Echoed::Sent(_) => reply.echo(message, 12),
+        Echoed::Remembered(echo, _) => reply.number(12, u64::from(echo.time())),
+    }
+    reply.echo(message, 13);
+    reply.number(15, u64::from(answer.date.month_day()));
+    match echoed {
+        Echoed::Sent(_) => reply.echo(message, 24),
+        Echoed::Remembered(echo, _) => {
+            if let Some(nii) = echo.nii() {
+                reply.number(24, u64::from(nii));
+            }
+        }
+    }
+    if let Some(position) = answer.position {
+        let mut digits = [0; 12];
+        write_digits(&mut digits, position);
+        reply.text(37, &digits);
+        if answer.approval {
+            reply.text(38, &digits[6..]);
+        }
+    }
+    reply.text(39, answer.response.code().as_bytes());
+    reply.echo(message, 41);
+    match echoed {
+        Echoed::Sent(_) => reply.echo(message, 42),
+        Echoed::Remembered(echo, merchant) if echo.merchant() => reply.text(42, merchant.as_bytes()),
+        Echoed::Remembered(..) => {}
+    }
+    if let Some(private) = &answer.private {
+        reply.text(48, private);
+    }
+    reply.echo(message, 49);
+    if let Some(available) = answer.available {
+        reply.text(54, &purses(available));
+    }
+    match echoed {
+        Echoed::Sent(_) => reply.echo(message, 60),
+        Echoed::Remembered(echo, _) => {
+            if let Some(batch) = echo.batch() {
+                let mut digits = [0; 6];
+                write_digits(&mut digits, u64::from(batch));
+                reply.text(60, &digits);
+            }
+        }
+    }
+    if let Some(network) = network {
+        reply.number(70, network);
+    }
+    reply.finish(key);
+}
+
+/// DE54: per purse account type (10 cash, 20 subsidy), amount type 02, currency, sign, twelve digits.
+fn purses(available: [i64; 2]) -> [u8; 40] {
+    let mut text = *b"1002156C............2002156C............";
+    for (index, fen) in available.into_iter().enumerate() {
+        if fen < 0 {
+            text[index * 20 + 7] = b'D';
+        }
+        write_digits(&mut text[index * 20 + 8..index * 20 + 20], fen.unsigned_abs());
+    }
+    text
+}

@@ -1,0 +1,128 @@
+//! Connections: how they come, what epoll watches of them, how they end.
+
+use std::os::fd::OwnedFd;
+
+use rustix::event::epoll;
+use rustix::net::sockopt;
+
+use super::Reactor;
+use crate::limits::PEER_SILENT_MAX;
+
+pub(super) struct Connection {
+    pub(super) socket: OwnedFd,
+    /// A frame's beginning that has come so far.
+    pub(super) partial: Vec<u8>,
+    /// When it began, on the monotonic clock; meaningful while `partial` is not empty.
+    pub(super) partial_since: u64,
+    /// Replies that the socket did not take yet.
+    pub(super) unsent: Vec<u8>,
+    /// Replies that wait for the journal.
+    pub(super) waiting: u32,
+    pub(super) mac_failures: u32,
+    /// Why it is to be closed, once nothing waits any more.
+    pub(super) doomed: Option<&'static str>,
+}
+
+impl Connection {
+    pub(super) fn is_done(&self) -> bool {
+        self.doomed.is_some() && self.waiting == 0 && self.unsent.is_empty()
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Slot {
+    pub(super) generation: u32,
+    pub(super) connection: Option<Connection>,
+}
+
+impl Reactor {
+    /// Takes a connected socket over. `false`: it was closed at once, because there are too many, the switch is draining, or
+    /// the system refused it.
+    pub fn adopt(&mut self, socket: OwnedFd) -> bool {
+        self.statistics.accepted += 1;
+        if self.draining || self.open >= self.bounds.connections_max {
+            self.count_closed(if self.draining { "draining" } else { "full" });
+            return false;
+        }
+        let ready = rustix::io::ioctl_fionbio(&socket, true).is_ok();
+        // Without these the switch still serves, slower and with dead peers kept longer.
+        let _ = sockopt::set_tcp_nodelay(&socket, true);
+        let _ = sockopt::set_socket_keepalive(&socket, true);
+        let _ = sockopt::set_tcp_keepidle(&socket, PEER_SILENT_MAX);
+        let _ = sockopt::set_tcp_keepintvl(&socket, PEER_SILENT_MAX / 4);
+        let _ = sockopt::set_tcp_user_timeout(&socket, PEER_SILENT_MAX.as_millis() as u32);
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() as u32 - 1
+        });
+        let place = &mut self.slots[slot as usize];
+        let token = u64::from(place.generation) << 32 | u64::from(slot);
+        let added = epoll::add(&self.epoll, &socket, epoll::EventData::new_u64(token), epoll::EventFlags::IN);
+        if !ready || added.is_err() {
+            self.free.push(slot);
+            self.count_closed("refused_by_system");
+            return false;
+        }
+        place.connection = Some(Connection {
+            socket,
+            partial: Vec::new(),
+            partial_since: 0,
+            unsent: Vec::new(),
+            waiting: 0,
+            mac_failures: 0,
+            doomed: None,
+        });
+        self.open += 1;
+        true
+    }
+
+    pub(super) fn count_closed(&mut self, reason: &'static str) {
+        *self.statistics.closed.entry(reason).or_default() += 1;
+    }
+
+    pub(super) fn close(&mut self, slot: u32, reason: &'static str) {
+        let place = &mut self.slots[slot as usize];
+        if place.connection.take().is_some() {
+            // Dropping the socket takes it out of the epoll set; the new generation makes its waiting replies nobody's.
+            place.generation = place.generation.wrapping_add(1) & 0x7fff_ffff;
+            self.free.push(slot);
+            self.open -= 1;
+            self.count_closed(reason);
+        }
+    }
+
+    /// Stops reading from a connection that is to be closed, and closes it as soon as nothing waits for it any more.
+    pub(super) fn doom(&mut self, slot: u32, reason: &'static str) {
+        if let Some(connection) = &mut self.slots[slot as usize].connection {
+            connection.doomed.get_or_insert(reason);
+            connection.partial = Vec::new();
+            self.dooms.push(slot);
+        }
+    }
+
+    pub(super) fn close_doomed(&mut self) {
+        while let Some(slot) = self.dooms.pop() {
+            let Some(connection) = &self.slots[slot as usize].connection else { continue };
+            if connection.is_done() {
+                let reason = connection.doomed.unwrap_or("peer");
+                self.close(slot, reason);
+            } else {
+                self.watch(slot);
+            }
+        }
+    }
+
+    /// Tells epoll what a connection waits for.
+    pub(super) fn watch(&self, slot: u32) {
+        let place = &self.slots[slot as usize];
+        if let Some(connection) = &place.connection {
+            let mut flags = epoll::EventFlags::empty();
+            flags.set(epoll::EventFlags::IN, connection.doomed.is_none() && !self.draining);
+            flags.set(epoll::EventFlags::OUT, !connection.unsent.is_empty());
+            let token = u64::from(place.generation) << 32 | u64::from(slot);
+            // It can only fail for a descriptor that is not in the set, and this one is.
+            epoll::modify(&self.epoll, &connection.socket, epoll::EventData::new_u64(token), flags)
+                .expect("a connection is in the epoll set");
+        }
+    }
+}
