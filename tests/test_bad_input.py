@@ -253,9 +253,9 @@ async def test_thousands_of_idle_connections_and_half_frames(switch: Switch, hon
         # A hundred end their frame and are answered, out of the middle of all that idleness.
         for answer in await in_thread(resume):
             assert decode(answer[2:])["39"] == "00"
-        # The other hundred never do, and lose their connections; the idle ones keep theirs.
-        after = await until(switch.metrics, lambda now: now.closed("half_frame") >= before.closed("half_frame") + 100)
-        assert after.value("switch_connections") == open_before + count - 100
+        # The other hundred never do. They are young (core_rs/tests/reactor.rs lets them grow old); nobody notices them.
+        after = await switch.metrics()
+        assert after.value("switch_connections") == open_before + count
         await honest.pays(20)
     await until(switch.metrics, lambda now: now.value("switch_connections") == open_before)
 

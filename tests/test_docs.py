@@ -224,9 +224,8 @@ def test_every_response_code_and_no_other_is_listed() -> None:
 
 
 def test_reasons_for_closing_a_connection_are_the_cores() -> None:
-    sources = "".join(
-        (ROOT / "core_rs" / "src" / name).read_text(encoding="utf-8") for name in ("reactor/mod.rs", "reactor/connection.rs", "iso8583/frame.rs", "iso8583/message.rs")
-    )
+    files = ("reactor/mod.rs", "reactor/connection.rs", "iso8583/frame.rs", "iso8583/message.rs")
+    sources = "".join((ROOT / "core_rs" / "src" / name).read_text(encoding="utf-8") for name in files)
     reasons = {row[1].strip("`") for row in rows(section(PROTOCOL, "Transport"))} | {"mac_failures"}
     assert len(reasons) == 10
     assert not [reason for reason in reasons if f'"{reason}"' not in sources]

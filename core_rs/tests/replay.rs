@@ -91,8 +91,16 @@ fn command() -> impl Strategy<Value = Command<'static>> {
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
-    (one_of(&Response::ALL), any::<[u64; 2]>(), any::<Option<[i64; 2]>>(), any::<Option<u64>>())
-        .prop_map(|(response, paid, after, original)| Outcome { response, movements: Movements::default(), paid, after, original })
+    (one_of(&Response::ALL), any::<[u64; 2]>(), any::<Option<[i64; 2]>>(), any::<Option<u64>>()).prop_map(
+        |(response, paid, after, original)| Outcome {
+            response,
+            movements: Movements::default(),
+            paid,
+            after,
+            original,
+            place: None,
+        },
+    )
 }
 
 proptest! {

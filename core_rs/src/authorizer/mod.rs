@@ -20,7 +20,7 @@ use crate::iso8583::frame::Tpdu;
 use crate::iso8583::{Message, Unreadable};
 use crate::journal::Journal;
 use crate::ledger::command::encode;
-use crate::ledger::identities::{Content, Family, Remembered};
+use crate::ledger::identities::{Content, Family, Place, Remembered};
 use crate::ledger::registry::TerminalKind;
 use crate::ledger::{Command, Ledger, Outcome, Policy, Request, Response};
 use crate::limits::{DECISION_BYTES_MAX, POSITION_MAX};
@@ -91,6 +91,8 @@ pub struct Authorizer<L> {
     calendar: CampusCalendar,
     record: Vec<u8>,
     days: Days,
+    /// The day that [`Self::month_day`] was asked for last.
+    printed: (Date, u16),
     nonces: fn() -> [u8; 8],
 }
 
@@ -132,7 +134,16 @@ impl<L: Log> Authorizer<L> {
             keys.refresh(index as u32, &terminal.id, &terminal.wrapped_key, terminal.session);
         }
         let calendar = CampusCalendar::new(&settings.timezone)?;
-        let mut authorizer = Self { ledger, keys, log, calendar, record: Vec::with_capacity(256), days: Days::default(), nonces };
+        let mut authorizer = Self {
+            ledger,
+            keys,
+            log,
+            calendar,
+            record: Vec::with_capacity(256),
+            days: Days::default(),
+            printed: (Date(0), 101),
+            nonces,
+        };
         // The policy and the business date may have to be written down before the first message.
         authorizer.log.reserve(2 * DECISION_BYTES_MAX)?;
         if authorizer.ledger.policy() != settings.policy {
@@ -216,42 +227,45 @@ impl<L: Log> Authorizer<L> {
     ) -> Result<Handled, Unreadable> {
         let message = Message::parse(bytes)?;
         let operation = operation_of(&message);
-        let refuse = |response: Response, key: Option<&MacKey>, date: Date, replies: &mut Replies| {
-            write_refusal(&mut replies.at_once, tpdu, &message, response, date, key);
+        let today = self.month_day(self.ledger.business_date());
+        let refuse = |response: Response, key: Option<&MacKey>, replies: &mut Replies| {
+            write_refusal(&mut replies.at_once, tpdu, &message, response, today, key);
             Ok(Handled { operation, response, proved: key.is_some() })
         };
-        let date = self.ledger.business_date();
         if message.fault().is_some() || ![11, 12, 13, 41].into_iter().all(|element| message.has(element)) {
-            return refuse(Response::FormatError, None, date, replies);
+            return refuse(Response::FormatError, None, replies);
         }
         let terminal_id = message.text(41).and_then(|text| text.try_into().ok()).expect("DE41 has eight bytes");
         let Some(terminal) = self.ledger.registry().terminals.find(&terminal_id) else {
-            return refuse(Response::TerminalNotPermitted, None, date, replies);
+            return refuse(Response::TerminalNotPermitted, None, replies);
         };
         let Some(slot) = self.prove(&message, operation, terminal) else {
-            return refuse(Response::SecurityViolation, None, date, replies);
+            return refuse(Response::SecurityViolation, None, replies);
         };
         let inbound = Inbound { message: &message, operation, terminal, slot: slot.unwrap_or(KeySlot::SignOn) };
         let position_before = self.ledger.position();
         let verdict = self.judge(now, &inbound);
+        let decided_on = match &verdict {
+            Verdict::Decided(remembered, _) => self.month_day(remembered.business_date),
+            _ => today,
+        };
         let key = slot.and_then(|slot| self.keys.key(terminal, slot));
-        let date = self.ledger.business_date();
         let response = match verdict {
             Verdict::Plain(
                 response @ (Response::FormatError | Response::TerminalNotPermitted | Response::Unavailable | Response::Malfunction),
             ) => {
-                return refuse(response, key, date, replies);
+                return refuse(response, key, replies);
             }
-            Verdict::Echo => return refuse(Response::Approved, key, date, replies),
+            Verdict::Echo => return refuse(Response::Approved, key, replies),
             Verdict::Plain(response) => {
-                write_refusal(&mut replies.durable, tpdu, &message, response, date, key);
+                write_refusal(&mut replies.durable, tpdu, &message, response, today, key);
                 response
             }
             Verdict::Balance(available) => {
                 let echoed = Echoed::Sent(&message);
                 let answer = Answer {
                     response: Response::Approved,
-                    date,
+                    month_day: today,
                     position: None,
                     approval: false,
                     private: None,
@@ -262,13 +276,13 @@ impl<L: Log> Authorizer<L> {
             }
             Verdict::Decided(remembered, nonce) => {
                 let merchant = self.ledger.registry().merchants[remembered.merchant()].id;
-                let echoed = Echoed::Remembered(remembered.echo, merchant.as_str());
+                let echoed = Echoed::Remembered(remembered.echo, merchant.as_bytes());
                 // By class, not by operation: another message of the class that repeats the identity gets this same answer.
                 let money = matches!(Family::of(message.mti()), Family::Financial | Family::Reversal)
                     && remembered.response == Response::Approved;
                 let answer = Answer {
                     response: remembered.response,
-                    date: remembered.business_date,
+                    month_day: decided_on,
                     position: Some(remembered.position()),
                     approval: money,
                     private: nonce.map(|nonce| sign_on_answer(nonce, remembered.business_date)),
@@ -283,6 +297,14 @@ impl<L: Log> Authorizer<L> {
             }
         };
         Ok(Handled { operation, response, proved: true })
+    }
+
+    /// MMDD of a day; nearly all are the same, so the last is kept.
+    fn month_day(&mut self, date: Date) -> u16 {
+        if self.printed.0 != date {
+            self.printed = (date, date.month_day());
+        }
+        self.printed.1
     }
 
     /// Proves the message's MAC. `None`: refused. `Some(None)`: an echo test without a MAC.
@@ -316,7 +338,7 @@ impl<L: Log> Authorizer<L> {
         }
         if let Some((place, remembered)) = self.ledger.recall(needs.identity) {
             return if remembered.content == needs.content {
-                Verdict::Decided(*remembered, self.ledger.identities().nonce(place, remembered.position()))
+                self.decided(place, message)
             } else if operation == Operation::Unknown {
                 Verdict::Plain(Response::InvalidTransaction)
             } else {
@@ -336,12 +358,17 @@ impl<L: Log> Authorizer<L> {
             Operation::Echo | Operation::Balance => unreachable!("an inquiry is answered above"),
         };
         let outcome = self.decide(now, &command);
-        match self.ledger.recall(needs.identity) {
-            Some((place, remembered)) if outcome.response.is_remembered() => {
-                Verdict::Decided(*remembered, self.ledger.identities().nonce(place, remembered.position()))
-            }
-            _ => Verdict::Plain(outcome.response),
+        match outcome.place {
+            Some(place) => self.decided(place, message),
+            None => Verdict::Plain(outcome.response),
         }
+    }
+
+    fn decided(&self, place: Place, message: &Message<'_>) -> Verdict {
+        let identities = self.ledger.identities();
+        let remembered = *identities.get(place);
+        let is_network = Family::of(message.mti()) == Family::Network;
+        Verdict::Decided(remembered, is_network.then(|| identities.nonce(place, remembered.position())).flatten())
     }
 
     fn balance(&self, content: Content) -> Verdict {
@@ -358,7 +385,7 @@ impl<L: Log> Authorizer<L> {
         let terminal = &registry.terminals[terminal];
         let own_merchant = message.text(42).is_none_or(|merchant| {
             let own = registry.merchants[terminal.merchant].id;
-            merchant.strip_prefix(own.as_str().as_bytes()).is_some_and(|padding| padding.iter().all(|&byte| byte == b' '))
+            merchant.strip_prefix(own.as_bytes()).is_some_and(|padding| padding.iter().all(|&byte| byte == b' '))
         });
         let of_its_kind = match operation {
             Operation::Purchase => matches!(terminal.kind, Pos | Counter | Water | Library),

@@ -33,13 +33,14 @@ pub(super) enum Echoed<'a> {
     /// From this very message.
     Sent(&'a Message<'a>),
     /// From the message that was decided, which this one may repeat; with its merchant's number.
-    Remembered(Echo, &'a str),
+    Remembered(Echo, &'a [u8]),
 }
 
 /// What a reply adds to the echo.
 pub(super) struct Answer {
     pub(super) response: Response,
-    pub(super) date: Date,
+    /// MMDD of the business date.
+    pub(super) month_day: u16,
     pub(super) position: Option<u64>,
     pub(super) approval: bool,
     pub(super) private: Option<[u8; 32]>,
@@ -51,10 +52,10 @@ pub(super) fn write_refusal(
     tpdu: Option<Tpdu>,
     message: &Message<'_>,
     response: Response,
-    date: Date,
+    month_day: u16,
     key: Option<&MacKey>,
 ) {
-    let answer = Answer { response, date, position: None, approval: false, private: None, available: None };
+    let answer = Answer { response, month_day, position: None, approval: false, private: None, available: None };
     write_reply(out, tpdu, message, &Echoed::Sent(message), &answer, key);
 }
 
@@ -83,7 +84,7 @@ pub(super) fn write_reply(
         Echoed::Remembered(echo, _) => reply.number(12, u64::from(echo.time())),
     }
     reply.echo(message, 13);
-    reply.number(15, u64::from(answer.date.month_day()));
+    reply.number(15, u64::from(answer.month_day));
     match echoed {
         Echoed::Sent(_) => reply.echo(message, 24),
         Echoed::Remembered(echo, _) => {
@@ -104,7 +105,7 @@ pub(super) fn write_reply(
     reply.echo(message, 41);
     match echoed {
         Echoed::Sent(_) => reply.echo(message, 42),
-        Echoed::Remembered(echo, merchant) if echo.merchant() => reply.text(42, merchant.as_bytes()),
+        Echoed::Remembered(echo, merchant) if echo.merchant() => reply.text(42, merchant),
         Echoed::Remembered(..) => {}
     }
     if let Some(private) = &answer.private {

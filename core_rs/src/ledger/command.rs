@@ -5,7 +5,7 @@
 //! so that the reader can hold one against the other.
 
 use super::accounts::AccountId;
-use super::identities::{Content, Echo, Identity};
+use super::identities::{Content, Echo, Identity, Place};
 use super::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalId, TerminalKind, Zone};
 use super::response::Response;
 use super::{Movements, Policy};
@@ -168,11 +168,13 @@ pub struct Outcome {
     pub after: Option<[i64; 2]>,
     /// The transaction number of what a reversal undid.
     pub original: Option<u64>,
+    /// Where the decision is remembered. Not in the record: replaying gives it again.
+    pub place: Option<Place>,
 }
 
 impl Outcome {
     pub(super) fn of(response: Response) -> Self {
-        Self { response, movements: Movements::default(), paid: [0; 2], after: None, original: None }
+        Self { response, movements: Movements::default(), paid: [0; 2], after: None, original: None, place: None }
     }
 }
 

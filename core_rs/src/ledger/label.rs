@@ -27,6 +27,12 @@ impl<const N: usize> Label<N> {
         Some(Self { length: text.len() as u8, bytes })
     }
 
+    /// The name's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
     /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -158,19 +158,15 @@ impl Ledger {
                 let place = self.remember(position, request, Response::Approved);
                 self.identities.keep_nonce(place, position, *switch_nonce);
                 self.terminal(request).session.sign_on(Nonces { terminal: *terminal_nonce, switch: *switch_nonce });
-                Outcome::of(Response::Approved)
+                Outcome { place: Some(place), ..Outcome::of(Response::Approved) }
             }
             Command::SignOff(request) => {
-                self.remember(position, request, Response::Approved);
                 self.terminal(request).session.sign_off();
-                Outcome::of(Response::Approved)
+                self.remembered(position, request, Response::Approved)
             }
             Command::Purchase { request, purse } => self.purchase(position, request, *purse),
             Command::Reversal { request, original } => self.reversal(position, request, *original),
-            Command::Unknown(request) => {
-                self.remember(position, request, Response::InvalidTransaction);
-                Outcome::of(Response::InvalidTransaction)
-            }
+            Command::Unknown(request) => self.remembered(position, request, Response::InvalidTransaction),
         };
         if outcome.response.is_remembered() {
             self.position = position;
@@ -196,16 +192,31 @@ impl Ledger {
 
     /// Puts a decision into memory. A tombstone under the same identity gives way to it.
     fn remember(&mut self, position: u64, request: &Request, response: Response) -> Place {
-        let merchant = self.registry.terminals[request.identity.terminal()].merchant;
-        let entry =
-            Remembered::new(request.identity, request.content, request.echo, position, merchant, self.business_date, response);
         match self.identities.find(request.identity) {
-            None => self.identities.remember(request.identity.date, entry),
+            None => self.remember_first(position, request, response),
             Some(place) => {
                 assert_eq!(self.identities.get(place).state, State::Tombstone, "an identity is decided once");
+                let entry = self.entry(position, request, response);
                 self.identities.replace(place, entry)
             }
         }
+    }
+
+    /// [`Self::remember`] where it is known that nothing stands under the identity.
+    fn remember_first(&mut self, position: u64, request: &Request, response: Response) -> Place {
+        let entry = self.entry(position, request, response);
+        self.identities.remember(request.identity.date, entry)
+    }
+
+    fn entry(&self, position: u64, request: &Request, response: Response) -> Remembered {
+        let merchant = self.registry.terminals[request.identity.terminal()].merchant;
+        Remembered::new(request.identity, request.content, request.echo, position, merchant, self.business_date, response)
+    }
+
+    /// A decision that is remembered and does nothing else.
+    fn remembered(&mut self, position: u64, request: &Request, response: Response) -> Outcome {
+        let place = self.remember(position, request, response);
+        Outcome { place: Some(place), ..Outcome::of(response) }
     }
 
     fn enter(&mut self, command: &Command<'_>) -> Outcome {

@@ -40,7 +40,7 @@ impl Ledger {
 
         let reversed_before = self.identities.find(request.identity).is_some();
         if reversed_before {
-            return self.decline(position, request, Response::InvalidTransaction);
+            return self.remembered(position, request, Response::InvalidTransaction);
         }
         if amount == 0 || amount > u64::from(self.policy.amount_max) {
             return self.decline(position, request, Response::InvalidAmount);
@@ -70,17 +70,24 @@ impl Ledger {
         // The point of no return: everything has been checked, and from here on everything is done.
         self.accounts.post(&movements);
         let after = [available[0] - paid[0], available[1] - paid[1]];
-        let place = self.remember(position, request, Response::Approved);
+        let place = self.remember_first(position, request, Response::Approved);
         let remembered = self.identities.get_mut(place);
         remembered.subsidy = u32::try_from(paid[1]).expect("an amount is below its ceiling");
         [remembered.cash_after, remembered.subsidy_after] = after;
         remembered.state = State::Purchased;
-        Outcome { response: Response::Approved, movements, paid: paid.map(i64::unsigned_abs), after: Some(after), original: None }
+        Outcome {
+            response: Response::Approved,
+            movements,
+            paid: paid.map(i64::unsigned_abs),
+            after: Some(after),
+            original: None,
+            place: Some(place),
+        }
     }
 
     fn decline(&mut self, position: u64, request: &Request, response: Response) -> Outcome {
-        self.remember(position, request, response);
-        Outcome::of(response)
+        let place = self.remember_first(position, request, response);
+        Outcome { place: Some(place), ..Outcome::of(response) }
     }
 }
 

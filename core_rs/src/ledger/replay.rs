@@ -15,7 +15,7 @@ impl Ledger {
         }
         let decoded = decode(record).ok_or("the record is not one that this version of the switch writes")?;
         let outcome = self.apply(decoded.timestamp, &decoded.command);
-        let held = Outcome { movements: outcome.movements, ..decoded.outcome };
+        let held = Outcome { movements: outcome.movements, place: outcome.place, ..decoded.outcome };
         if outcome != held {
             return Err(format!(
                 "the journal holds the outcome {} {:?}, replaying gives {} {:?}",

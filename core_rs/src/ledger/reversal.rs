@@ -26,8 +26,8 @@ impl Ledger {
             && original.state != State::Tombstone
             && !concerns(request.content, original.content)
         {
-            self.remember(position, request, Response::DuplicateDiffers);
-            return Outcome { original: Some(original.position()), ..Outcome::of(Response::DuplicateDiffers) };
+            let decided = self.remembered(position, request, Response::DuplicateDiffers);
+            return Outcome { original: Some(original.position()), ..decided };
         }
 
         // The point of no return: a reversal that concerns its original is done.
@@ -58,6 +58,7 @@ impl Ledger {
             }
         }
         let place = self.remember(position, request, Response::Approved);
+        outcome.place = Some(place);
         let holder =
             card.and_then(|number| self.registry.cards.find(&number)).map_or(NONE, |card| self.registry.cards[card].holder);
         if holder != NONE {
