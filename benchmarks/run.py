@@ -145,7 +145,10 @@ class Switch(Server):
         self._folder = folder
         self._token = (folder / "keys" / "admin.token").read_text().strip()
         super().__init__([*SWITCH, "serve", "--config", str(config)], folder / "serve.log")
-        self.position_at_start = int(self.statistics()["position"])
+        at_start = self.statistics()
+        if at_start["debug_build"]:
+            raise BenchmarkFailed("switch._core is a debug build, whose figures would mislead; make build makes the other kind")
+        self.position_at_start = int(at_start["position"])
 
     def statistics(self) -> dict[str, Any]:
         answer = httpx.get(

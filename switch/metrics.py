@@ -71,6 +71,8 @@ class Statistics(msgspec.Struct, frozen=True):
     connections: Connections
     mac_failures: int
     waves: int
+    debug_build: bool
+    """Whether the core was built without optimization: its speed says nothing then."""
     entries: dict[str, int]
     memory: dict[str, int]
     """Bytes by part."""

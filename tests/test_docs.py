@@ -23,9 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from switch import cli, settlement
 from switch import config as configuration
 from switch._core import Core
-from switch.follow import Progress
-from switch.metrics import Connections, Histogram, JournalStatistics, Statistics, exposition
-from switch.terminal import (
+from switch.dialect import (
     CURRENCY,
     FRAME_BYTES_MAX,
     RESPONSES,
@@ -37,6 +35,8 @@ from switch.terminal import (
     session_keys,
     sign_on_key,
 )
+from switch.follow import Progress
+from switch.metrics import Connections, Histogram, JournalStatistics, Statistics, exposition
 
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -338,6 +338,7 @@ def exported_metrics() -> set[str]:
         latency=histogram,
         connections=Connections(open=1, accepted=1, closed={"peer": 1}, bytes_read=1, bytes_sent=1),
         mac_failures=0,
+        debug_build=False,
         waves=1,
         entries={"cards": 1},
         memory={"cards": 1},

@@ -72,6 +72,7 @@ impl Reactor {
             },
             "mac_failures": statistics.mac_failures,
             "waves": statistics.waves,
+            "debug_build": cfg!(debug_assertions),
             "entries": {
                 "merchants": registry.merchants.rows().len(),
                 "terminals": registry.terminals.rows().len(),
