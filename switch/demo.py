@@ -4,17 +4,18 @@ A switch is set up in an empty folder, told of a made-up college (`switch.campus
 production. Every one of the 230 terminals has its own TCP connection, key and session, and is the reference terminal
 (`switch.terminal`), which shares no code with the switch. Lunch is replayed at a chosen speed, open loop: a payment is due at its
 moment whether the switch is quick or not, one at a time at a terminal, late ones in a queue. A small share is sent twice, repeated
-or reversed on purpose.
+or reversed on purpose. The sums at the end and the verdict on them are `switch.demo_report`'s.
 
 Always true here: the demonstration succeeds only if nothing unexpected was answered, every merchant's and every card's sum is the same
 by the terminals' own count, in a ledger replayed from the journal and in PostgreSQL, the switch drained and ended with 0, and its journal
-verifies. No process and, unless asked to, no file is left, whatever ends it.
+verifies. No process and, unless asked to, no file is left, whatever ends it; killed past asking (SIGKILL) it leaves its folder, but
+no process where util-linux's setpriv is.
 
 How it works: trio alone runs the terminals and the progress display; whatever blocks (asyncio for PostgreSQL, replaying, removing a
-folder, writing to the console) is on a thread.
+folder, writing to the console) is on a thread. The switch alone is not started on one: the kernel's signal on a parent's death comes
+with the end of the thread that forked, and an idle worker thread ends after some seconds.
 """
 
-import asyncio
 import contextlib
 import datetime
 import gc
@@ -26,9 +27,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -37,10 +38,10 @@ import httpx
 import msgspec
 import trio
 
-from switch import _core, settlement
 from switch.campus import CARDHOLDERS, LUNCH_BEGINS, LUNCH_SECONDS, Campus, Card, Conduct, Payment, TerminalRow, college, lunch
-from switch.settlement import Account, Settlement, SettlementRefused
-from switch.terminal import RESPONSES, NoAnswer, ProtocolViolation, Refused, Reply, Request, Terminal, TerminalProtocol
+from switch.demo_report import BooksUnread, Tally, milliseconds, read_books, report, verdict_of_command, verdicts
+from switch.dialect import ProtocolViolation
+from switch.terminal import NoAnswer, Refused, Reply, Request, Terminal, TerminalProtocol
 
 __all__ = ["DemoOptions", "run_demo"]
 
@@ -59,14 +60,14 @@ READY_SECONDS: Final = 120.0
 DRAIN_SECONDS: Final = 30.0
 """For the switch to end after SIGTERM."""
 
-SETTLE_SECONDS: Final = 60.0
-"""For PostgreSQL to have the last payment."""
-
 OVERTIME_SECONDS: Final = 60.0
 """By which the replay may last longer than planned, before it is given up."""
 
 PATIENCE_SECONDS: Final = 30.0
 """For one answer, repeats included."""
+
+WITH_ITS_PARENT: Final = ("setpriv", "--pdeathsig", "TERM", "--")
+"""Before a command: the kernel asks it to end when the thread that started it is gone, even killed."""
 
 LAG_METRIC: Final = "switch_settlement_lag_records"
 
@@ -145,16 +146,19 @@ async def _demonstrate(options: DemoOptions, folder: Path) -> bool:
         replay = _Replay(campus, payments, switch.ready, speed)
         async with switch.watched():
             await replay.run()
-            books = await trio.to_thread.run_sync(_read_books, data / "journal", switch.ready.database, abandon_on_cancel=True)
+            try:
+                books = await trio.to_thread.run_sync(read_books, data / "journal", switch.ready.database, abandon_on_cancel=True)
+            except BooksUnread as failure:
+                raise DemoFailed(str(failure)) from None
             reconciliation = await _command("reconcile", "--config", str(config), check=False)
-        verdicts = _verdicts(campus, replay.tally, books)
-        verdicts.append(_verdict_of("`switch reconcile`", reconciliation, "ledger and PostgreSQL differ"))
+        found = verdicts(campus, replay.tally, books)
+        found.append(verdict_of_command("`switch reconcile`", reconciliation, "ledger and PostgreSQL differ"))
         ended = await switch.stop()
-        verdicts.append("" if ended == 0 else f"The switch ended with {ended} after SIGTERM, not with 0.")
-    verdicts.append(_verdict_of("`switch verify`", await _command("verify", str(data), check=False), "the journal is not sound"))
+        found.append("" if ended == 0 else f"The switch ended with {ended} after SIGTERM, not with 0.")
+    found.append(verdict_of_command("`switch verify`", await _command("verify", str(data), check=False), "the journal is not sound"))
 
-    problems = [verdict for verdict in verdicts if verdict]
-    await _say(_report(campus, replay, books, problems))
+    problems = [verdict for verdict in found if verdict]
+    await _say(report(campus, replay.tally, books, problems))
     if options.keep:
         await _say(f"Left for a look: {folder}")
     return not problems
@@ -212,40 +216,53 @@ async def _command(*arguments: str, check: bool = True) -> "subprocess.Completed
     raise DemoFailed(f"`switch {arguments[0]}` did not end within {COMMAND_SECONDS:g} s.")
 
 
+async def _death_wrapper() -> tuple[str, ...]:
+    """`WITH_ITS_PARENT` where it works: other makes of setpriv do not know the option."""
+    if shutil.which(WITH_ITS_PARENT[0]) is None:
+        return ()
+    tried = await trio.run_process([*WITH_ITS_PARENT, "true"], capture_stdout=True, capture_stderr=True, check=False)
+    return WITH_ITS_PARENT if tried.returncode == 0 else ()
+
+
 class _Switch:
     """The switch as a process of its own, in a process group of its own, so that Ctrl-C reaches the demonstration alone."""
 
-    def __init__(self, process: trio.Process, log: Path) -> None:
+    def __init__(self, wrapper: Sequence[str], config: Path, log: Path) -> None:
+        """Forks in the thread that runs trio, which outlives the switch: see `WITH_ITS_PARENT`. Hence no `trio.open_process`."""
         self.ready = Ready(ready=False, terminals="", admin="", database="")
-        self._process = process
         self._log = log
+        reading, writing = os.pipe()
+        self._stdout = trio.lowlevel.FdStream(reading)
+        try:
+            with log.open("wb") as log_file:
+                self._process = subprocess.Popen(
+                    [*wrapper, *_arguments("serve", "--config", str(config))],
+                    stdin=subprocess.DEVNULL,
+                    stdout=writing,
+                    stderr=log_file,
+                    start_new_session=True,
+                )
+        finally:
+            os.close(writing)
 
     @classmethod
     @contextlib.asynccontextmanager
     async def serving(cls, config: Path, log: Path) -> AsyncIterator["_Switch"]:
         """Started and ready. At the end of the block it is stopped, by force if need be."""
-        with log.open("wb") as log_file:
-            process = await trio.lowlevel.open_process(
-                _arguments("serve", "--config", str(config)),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log_file,
-                start_new_session=True,
-            )
-        switch = cls(process, log)
+        switch = cls(await _death_wrapper(), config, log)
         try:
             await switch._wait_until_ready()
             yield switch
         finally:
             with trio.CancelScope(deadline=trio.current_time() + DRAIN_SECONDS, shield=True):
-                if process.poll() is None:
-                    process.terminate()
-                await process.wait()
+                switch._process.terminate()
+                await switch._wait()
             # Whoever is left of the group is past asking. Its database and follower end by themselves without it.
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(switch._process.pid, signal.SIGKILL)
             with trio.CancelScope(deadline=trio.current_time() + DRAIN_SECONDS, shield=True):
-                await process.wait()
+                await switch._wait()
+                await switch._stdout.aclose()
 
     @contextlib.asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
@@ -256,7 +273,7 @@ class _Switch:
 
             async def watch() -> None:
                 nonlocal ended
-                ended = await self._process.wait()
+                ended = await self._wait()
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(watch)
@@ -275,14 +292,23 @@ class _Switch:
         """SIGTERM, and the exit code; None if it does not end in time."""
         self._process.terminate()
         with trio.move_on_after(DRAIN_SECONDS):
-            return await self._process.wait()
+            return await self._wait()
         return None
 
+    async def _wait(self) -> int:
+        """Until the process has ended: its exit code."""
+        if self._process.poll() is None:
+            descriptor = os.pidfd_open(self._process.pid)
+            try:
+                await trio.lowlevel.wait_readable(descriptor)
+            finally:
+                os.close(descriptor)
+        return self._process.wait()
+
     async def _wait_until_ready(self) -> None:
-        assert self._process.stdout is not None
         line = b""
         with trio.move_on_after(READY_SECONDS):
-            while b"\n" not in line and (data := await self._process.stdout.receive_some()):
+            while b"\n" not in line and (data := await self._stdout.receive_some()):
                 line += data
         try:
             self.ready = msgspec.json.decode(line.partition(b"\n")[0], type=Ready)
@@ -297,40 +323,12 @@ class _Switch:
 # --- the lunch --------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Tally:
-    """What the terminals know. Amounts in fen."""
-
-    approved: int = 0
-    approved_fen: int = 0
-    declined: Counter[str] = field(default_factory=Counter)
-    """By DE39."""
-    doubled: int = 0
-    repeated: int = 0
-    reconnected: int = 0
-    reversed: int = 0
-    given_back_fen: int = 0
-    overtaken: int = 0
-    remembered: int = 0
-    """Answers that came again and were the same."""
-    seconds: list[float] = field(default_factory=list)
-    """From a purchase's first byte to its answer's last."""
-    late_seconds_max: float = 0.0
-    """The longest that a payment waited for its terminal, in real time."""
-    by_merchant: Counter[str] = field(default_factory=Counter)
-    by_card: Counter[str] = field(default_factory=Counter)
-    surprises: list[str] = field(default_factory=list)
-    """What should not have been answered, or was not answered; a sentence each."""
-
-
 class _Replay:
     """230 terminals and the payments that are due at them."""
 
     def __init__(self, campus: Campus, payments: Sequence[Payment], ready: Ready, speed: float) -> None:
-        self.tally = _Tally()
-        self.payments = payments
+        self.tally = Tally(payments=len(payments))
         self.speed = speed
-        self.lasted_seconds = 0.0
         self._ready = ready
         self._cards = {card.card_number: card for card in campus.cards}
         self._today = _local_now().date()
@@ -372,7 +370,7 @@ class _Replay:
                 async with trio.open_nursery() as nursery:
                     for row, terminal, payments in self._tills:
                         nursery.start_soon(self._serve, row, terminal, payments)
-                self.lasted_seconds = trio.current_time() - self._started_at
+                self.tally.lasted_seconds = trio.current_time() - self._started_at
                 display.cancel_scope.cancel()
         if overtime.cancelled_caught:
             self.tally.surprises.append(f"Lunch was not over {OVERTIME_SECONDS:g} s after its time.")
@@ -467,12 +465,12 @@ class _Replay:
                 text = "  ".join(
                     (
                         _lunch_clock((now - self._started_at) * self.speed),
-                        f"{done:6,} of {len(self.payments):,}",
+                        f"{done:6,} of {tally.payments:,}",
                         f"{rate:6,.0f}/s",
                         f"{tally.approved:6,} approved",
                         f"{tally.declined.total():4,} declined",
-                        f"p50 {_milliseconds(recent, 0.5)}",
-                        f"p99 {_milliseconds(recent, 0.99)}",
+                        f"p50 {milliseconds(recent, 0.5)}",
+                        f"p99 {milliseconds(recent, 0.99)}",
                         f"to settle {await _unsettled(admin)}",
                     )
                 )
@@ -512,145 +510,6 @@ async def _unsettled(admin: httpx.AsyncClient) -> str:
         return "?"
     found = re.search(rf"(?m)^{LAG_METRIC} (\S+)$", metrics)
     return f"{float(found[1]):,.0f}" if found else "?"
-
-
-def _milliseconds(ordered: Sequence[float], share: float) -> str:
-    """A percentile of values in seconds, in words."""
-    value = ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
-    return f"{value * 1e3:.1f} ms"
-
-
-# --- the sums ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Books:
-    """The ledger, replayed from the journal, and PostgreSQL, both as of `position`. Amounts in fen."""
-
-    position: int
-    ledger: Sequence[Account]
-    settled_by_merchant: Mapping[str, int]
-    settled_by_card: Mapping[str, int]
-
-
-def _read_books(journal: Path, address: str) -> _Books:
-    return asyncio.run(_settled(journal, address))
-
-
-async def _settled(journal: Path, address: str) -> _Books:
-    """Waits until PostgreSQL has everything that is durable. Under asyncio, on a thread of its own, because asyncpg knows nothing else."""
-    try:
-        # Apart from the running switch: it reads the journal's files.
-        replica = _core.Replica(journal)
-        until = time.monotonic() + SETTLE_SECONDS
-        async with Settlement.connect(address) as database:
-            while (position := await database.follow(replica.identity)) < (durable := replica.durable):
-                if time.monotonic() > until:
-                    raise DemoFailed(f"PostgreSQL is still {durable - position:,} records behind after {SETTLE_SECONDS:g} s.")
-                await asyncio.sleep(0.05)
-            by_merchant = await database.spent("merchant_id")
-            by_card = await database.spent("card_number")
-        replica.advance(position)
-        accounts = msgspec.json.decode(replica.accounts(), type=list[tuple[int, str, str, int, int]])
-    except SettlementRefused as refusal:
-        raise DemoFailed(str(refusal)) from None
-    except _core.CoreError as error:
-        raise DemoFailed(str(error)) from None
-    except settlement.LOST as failure:
-        raise DemoFailed(settlement.reason(failure)) from None
-    return _Books(position, [Account(*row) for row in accounts], by_merchant, by_card)
-
-
-def _ledger_sums(campus: Campus, accounts: Sequence[Account]) -> tuple[dict[str, int], dict[str, int]]:
-    """By merchant what it took, by card what its holder's purses lost since they were opened."""
-    takings = {account.owner: account.balance for account in accounts if account.kind == "merchant"}
-    purses: Counter[str] = Counter()
-    for account in accounts:
-        if account.kind in ("cash", "subsidy"):
-            purses[account.owner] += account.balance
-    return takings, {card.card_number: card.cash + card.subsidy - purses[card.holder_id] for card in campus.cards}
-
-
-def _differences(what: str, terminals: Mapping[str, int], ledger: Mapping[str, int], settled: Mapping[str, int]) -> list[str]:
-    return [
-        f"{what} {owner}: terminals {terminals.get(owner, 0):,}, ledger {ledger.get(owner, 0):,}, PostgreSQL {settled.get(owner, 0):,} fen."
-        for owner in sorted({*terminals, *ledger, *settled})
-        if not terminals.get(owner, 0) == ledger.get(owner, 0) == settled.get(owner, 0)
-    ]
-
-
-def _verdicts(campus: Campus, tally: _Tally, books: _Books) -> list[str]:
-    """Every difference between the three, and every surprise; empty if all is well."""
-    takings, spent = _ledger_sums(campus, books.ledger)
-    verdicts = list(tally.surprises)
-    verdicts += _differences("Merchant", tally.by_merchant, takings, books.settled_by_merchant)
-    verdicts += _differences("Card", tally.by_card, spent, books.settled_by_card)
-    if total := sum(account.balance for account in books.ledger):
-        verdicts.append(f"All accounts of the ledger together make {total} fen, not zero.")
-    return verdicts
-
-
-def _verdict_of(command: str, done: "subprocess.CompletedProcess[bytes]", otherwise: str) -> str:
-    """Nothing if a command's JSON says `"ok": true` and it ended with 0."""
-    try:
-        found = msgspec.json.decode(done.stdout)
-        sound = done.returncode == 0 and found["ok"] is True
-    except (msgspec.DecodeError, KeyError, TypeError):
-        sound = False
-    said = (done.stdout + done.stderr).decode(errors="replace").strip()
-    return "" if sound else f"{command} ended with {done.returncode}, {otherwise}: {said}"
-
-
-def _report(campus: Campus, replay: _Replay, books: _Books, problems: Sequence[str]) -> str:
-    tally = replay.tally
-    takings, spent = _ledger_sums(campus, books.ledger)
-    seconds = sorted(tally.seconds)
-    percentiles = [f"{name} {_milliseconds(seconds, share)}" for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))]
-    lines = [
-        "",
-        f"Lunch of {len(replay.payments):,} payments in {replay.lasted_seconds:.1f} s.",
-        "",
-        _count_line("approved", tally.approved, _yuan(tally.approved_fen)),
-        _count_line("declined", tally.declined.total()),
-        *(_count_line(f"  {RESPONSES.get(code, 'unknown')}", count, f"({code})") for code, count in tally.declined.most_common()),
-        _count_line("reversed", tally.reversed, f"{_yuan(tally.given_back_fen)} given back"),
-        _count_line("  before the purchase arrived", tally.overtaken),
-        _count_line("doubled by the network", tally.doubled),
-        _count_line("repeated, answer lost", tally.repeated),
-        _count_line("repeated, connection lost", tally.reconnected),
-        _count_line("answered from memory", tally.remembered, "each the same as before"),
-        "",
-        f"  answers: {', '.join(percentiles)} (terminals and switch share this machine)",
-        f"  longest wait for a free terminal {tally.late_seconds_max * 1e3:.0f} ms",
-        "",
-        f"  {'to the fen':14}{'taken by merchants':>24}{'spent by cards':>24}",
-        _sum_line("terminals", tally.by_merchant, tally.by_card),
-        _sum_line("ledger", takings, spent),
-        _sum_line("PostgreSQL", books.settled_by_merchant, books.settled_by_card),
-        "",
-    ]
-    if problems:
-        shown = problems[:20]
-        lines += [f"NOT EQUAL, or not as expected: {len(problems):,} findings.", *(f"  {problem}" for problem in shown)]
-        lines += [f"  and {len(problems) - len(shown):,} more."] if len(problems) > len(shown) else []
-    else:
-        lines.append(
-            f"Terminals, ledger and PostgreSQL agree to the fen, merchant by merchant ({len(campus.merchants)}) and card by card"
-            f" ({len(campus.cards):,}), at journal position {books.position:,}; the switch drained and ended, its journal verifies."
-        )
-    return "\n".join(lines)
-
-
-def _count_line(what: str, count: int, note: str = "") -> str:
-    return f"  {what:34}{count:>8,}   {note}".rstrip()
-
-
-def _sum_line(name: str, merchants: Mapping[str, int], cards: Mapping[str, int]) -> str:
-    return f"  {name:14}{_yuan(sum(merchants.values())):>24}{_yuan(sum(cards.values())):>24}"
-
-
-def _yuan(fen: int) -> str:
-    return f"{'-' if fen < 0 else ''}{abs(fen) // 100:,}.{abs(fen) % 100:02} yuan"
 
 
 async def _say(text: str, *, end: str = "\n", error: bool = False) -> None:

@@ -30,12 +30,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from switch import config as configuration
 from switch._core import verify
-from switch.terminal import (
+from switch.dialect import (
     MAC_BYTES,
     FrameBuffer,
     MacKey,
-    Terminal,
-    TerminalProtocol,
     decode,
     encode,
     frame,
@@ -44,6 +42,7 @@ from switch.terminal import (
     sub_elements,
     write_sub_elements,
 )
+from switch.terminal import Terminal, TerminalProtocol
 
 DEADLINE_SECONDS: Final = 60
 """For whatever is waited for; reached only where something is broken."""

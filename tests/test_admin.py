@@ -8,7 +8,7 @@ import pytest
 import trio
 from prometheus_client.metrics_core import Metric
 
-from switch.terminal import encode, frame
+from switch.dialect import encode, frame
 from tests.switch_process import CANTEEN, MERCHANTS, NO_DATABASE, Connection, Metrics, Switch, in_thread, until
 
 FAMILIES = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from switch.terminal import decode, encode, frame
+from switch.dialect import decode, encode, frame
 from tests.switch_process import (
     CANTEEN,
     CARDS_HEADER,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from switch.terminal import encode
+from switch.dialect import encode
 from tests.switch_process import (
     AMOUNT_MAX,
     CANTEEN,

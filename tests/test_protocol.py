@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from switch.terminal import SPECIFICATION, MacKey, encode, frame, sub_elements
+from switch.dialect import SPECIFICATION, MacKey, encode, frame, sub_elements
 from tests.switch_process import CANTEEN, Answer, Connection, Device, Fields, Switch, now, today, until
 
 TPDU = bytes.fromhex("6000030a07")

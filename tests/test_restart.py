@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from switch._core import Core
-from switch.terminal import Reply, Request, Terminal, encode, frame
+from switch.dialect import encode, frame
+from switch.terminal import Reply, Request, Terminal
 from tests.switch_process import CANTEEN, MERCHANTS, Device, Switch, in_thread, now, until
 
 OPENING = 1_000_000
