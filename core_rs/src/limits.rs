@@ -27,12 +27,18 @@ pub const IMPORT_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a merchant's name.
 pub const MERCHANT_NAME_BYTES_MAX: usize = 120;
 
-/// Bytes read from one connection at a time: a fair share, large enough for a concentrator's burst.
-pub const READ_BYTES: usize = 64 << 10;
+/// Bytes read from one connection at a time: a fair share, some dozens of messages of a concentrator's burst.
+pub const READ_BYTES: usize = 8 << 10;
+
+/// Microseconds for which ready connections are served before batches and replies have their turn.
+pub const SLICE_MICROSECONDS: u64 = 200;
 
 /// Bytes of replies kept for a terminal that does not read. A terminal past it is closed: its own replies are what it
 /// does not read, and it finds their answers again by repeating.
 pub const UNSENT_BYTES_MAX: usize = 256 << 10;
+
+/// Bytes of replies kept for all terminals that do not read: a quarter of a thousand of the worst, whoever connects.
+pub const UNSENT_TOTAL_BYTES_MAX: usize = 64 << 20;
 
 /// Bytes of replies waiting for one batch of the journal. Past it the sockets wait.
 pub const REPLY_BYTES_MAX: usize = 16 << 20;

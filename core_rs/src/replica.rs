@@ -235,11 +235,14 @@ impl Rows {
     fn transaction(&mut self, ledger: &Ledger, decoded: &Decoded<'_>, request: &Request, outcome: &Outcome) {
         let registry = ledger.registry();
         let terminal = &registry.terminals[request.identity.terminal()];
-        // A reversal need not name the card: then it is the original's.
-        let card = request.content.card().or_else(|| match &decoded.command {
-            Command::Reversal { original, .. } => ledger.recall(*original).and_then(|(_, original)| original.content.card()),
+        // A reversal need not name the card: then it is the original's. What it gives back comes from the original's merchant,
+        // whomever the terminal belongs to by now.
+        let original = match &decoded.command {
+            Command::Reversal { original, .. } => ledger.recall(*original).map(|(_, original)| *original),
             _ => None,
-        });
+        };
+        let card = request.content.card().or_else(|| original.and_then(|original| original.content.card()));
+        let merchant = original.map_or(terminal.merchant, |original| original.merchant());
         let holder = card.and_then(|number| registry.cards.find(&number)).map(|index| registry.holder_of(&registry.cards[index]));
         let time = request.echo.time();
         self.transactions
@@ -250,7 +253,7 @@ impl Rows {
             .text(decoded.command.name())
             .text(outcome.response.code())
             .text(String::from_utf8_lossy(&terminal.id).trim_end())
-            .text(registry.merchants[terminal.merchant].id.as_str())
+            .text(registry.merchants[merchant].id.as_str())
             .nullable(card, |row, card: CardNumber| row.text(card.digits().as_str()))
             .nullable(holder, |row, holder| row.text(holder.id.as_str()))
             .i32(request.identity.stan().cast_signed())

@@ -402,6 +402,21 @@ fn a_sign_off_that_repeats_another_message_ends_no_session() {
 }
 
 #[test]
+fn a_terminal_that_changed_its_merchant_may_still_repeat_and_reverse_what_it_did_before() {
+    let (mut authorizer, till) = signed_on();
+    let sale = till.purchase(10, "1001", 100);
+    let first = ask(&mut authorizer, &sale, Some(till.key()));
+    let moved = "terminal_id,merchant_id,kind,zone,key\nPOS00001,M-SHOP,pos,,00000000000000000000000000000001\n";
+    import(&mut authorizer, NOON, "moved.csv", moved.as_bytes()).expect("a good file");
+    assert_eq!(ask_in_vain(&mut authorizer, &sale, Some(till.key())).body(), first.body());
+    let reversal = till.reversal(11, 10).with(2, "1001").with(42, "M-CANTEEN");
+    assert_eq!(ask(&mut authorizer, &reversal, Some(till.key())).purses(), Some([1000, 500]));
+    // What is new goes to the new merchant alone.
+    assert_eq!(ask_in_vain(&mut authorizer, &till.purchase(12, "1001", 100), Some(till.key())).code(), "58");
+    assert_eq!(ask(&mut authorizer, &till.purchase(13, "1001", 100).with(42, "M-SHOP"), Some(till.key())).code(), "00");
+}
+
+#[test]
 fn a_terminal_with_a_new_master_key_signs_on_again() {
     let (mut authorizer, till) = signed_on();
     let same = "terminal_id,merchant_id,kind,zone,key\nPOS00001,M-CANTEEN,pos,SOUTH,00000000000000000000000000000001\n";

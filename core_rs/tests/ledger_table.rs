@@ -4,9 +4,10 @@
 mod college;
 
 use college::{AMOUNT_MAX, NOON, card, date};
+use switch_core::ledger::command::encode;
 use switch_core::ledger::identities::{Content, Echo, Family, Identity, State};
 use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
-use switch_core::ledger::{Command, Ledger, Outcome, Policy, PurseChoice, Request, Response};
+use switch_core::ledger::{Command, Ledger, Movements, Outcome, Policy, PurseChoice, Request, Response};
 use switch_core::limits::{ACCOUNT_FEN_MAX, PURSE_FEN_MAX};
 use switch_core::session::KeySlot;
 
@@ -365,4 +366,80 @@ fn a_day_that_leaves_the_window_takes_its_identities_along() {
     enter(&mut ledger, &Command::Policy(Policy { amount_max: 1, identity_days: 1 }));
     assert!(ledger.recall(identity).is_none());
     assert_eq!(ledger.window(), date("2026-11-23")..=date("2026-11-24"));
+}
+
+#[test]
+fn a_forgotten_day_stays_outside_the_window_when_the_memory_is_made_longer_again() {
+    let mut ledger = ledger_with(CARDS);
+    let sale = purchase(0, 1, "1001", 500, PurseChoice::Policy);
+    assert_eq!(ledger.apply(NOON, &sale).response, Response::Approved);
+    enter(&mut ledger, &Command::Cutover(date("2026-11-24")));
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 1 }));
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 8 }));
+    // Were the day asked about again, the sale would be taken a second time.
+    assert_eq!(*ledger.window().start(), date("2026-11-24"));
+    enter(&mut ledger, &Command::Cutover(date("2026-11-28")));
+    assert_eq!(*ledger.window().start(), date("2026-11-24"), "the memory grows day by day");
+    enter(&mut ledger, &Command::Cutover(date("2026-12-05")));
+    assert_eq!(*ledger.window().start(), date("2026-11-28"));
+}
+
+#[test]
+fn a_record_that_could_not_have_been_made_here_is_refused_and_changes_nothing() {
+    let mut ledger = ledger_with(CARDS);
+    let decided = purchase(0, 1, "1001", 500, PurseChoice::Policy);
+    ledger.apply(NOON, &decided);
+    let bare = |family, mti| request(family, mti, 0, 7, "-", None);
+    let card_of = |number: &str, holder: &str, opening| Command::Card {
+        number: card(number),
+        holder: HolderId::new(holder).expect("a holder's number"),
+        class: CardClass::Student,
+        status: CardStatus::Active,
+        expires: date("2027-01-01"),
+        opening,
+    };
+    let impossible = [
+        ("no day", Command::Policy(Policy { amount_max: 1, identity_days: 0 })),
+        ("back", Command::Cutover(date(TODAY))),
+        (
+            "merchant",
+            Command::Terminal {
+                id: *b"POS00009",
+                merchant: 2,
+                kind: TerminalKind::Pos,
+                zone: Zone::new("").expect("short"),
+                wrapped_key: [0; 24],
+            },
+        ),
+        ("another holder", card_of("1001", "S2", [0, 0])),
+        ("second live card", card_of("7777", "S1", [0, 0])),
+        ("impossible balance", card_of("7778", "NEW", [-1, 0])),
+        ("terminal", purchase(3, 8, "1001", 1, PurseChoice::Policy)),
+        (
+            "reverses for a terminal",
+            Command::Reversal {
+                request: bare(Family::Reversal, 400),
+                original: Identity::new(Family::Financial, 3, date(TODAY), 1),
+            },
+        ),
+        ("not that of its message", Command::Unknown(bare(Family::Financial, 400))),
+        ("a second time", decided),
+        ("without a card", Command::Purchase { request: bare(Family::Financial, 200), purse: PurseChoice::Cash }),
+    ];
+    for (reason, command) in impossible {
+        let (digest, position) = (ledger.digest(), ledger.position());
+        let outcome = Outcome {
+            response: Response::Approved,
+            movements: Movements::default(),
+            paid: [0; 2],
+            after: None,
+            original: None,
+            place: None,
+        };
+        let mut record = Vec::new();
+        encode(&mut record, NOON, &command, &outcome);
+        let refusal = ledger.replay(position + 1, &record).map(|_| ()).expect_err(reason);
+        assert!(refusal.contains(reason), "{refusal}");
+        assert_eq!((ledger.digest(), ledger.position()), (digest, position), "{reason}");
+    }
 }

@@ -13,7 +13,7 @@ mod reply;
 mod request;
 
 use reply::{Answer, Echoed, sign_on_answer, write_refusal, write_reply};
-use request::{Days, needs, operation_of};
+use request::{Days, Needs, needs, operation_of};
 
 use crate::calendar::{CampusCalendar, Date, Timestamp};
 use crate::iso8583::frame::Tpdu;
@@ -322,7 +322,7 @@ impl<L: Log> Authorizer<L> {
         let Some(needs) = needs(message, operation, terminal, self.ledger.business_date(), &mut self.days) else {
             return Verdict::Plain(Response::FormatError);
         };
-        if !self.terminal_may(message, operation, terminal) {
+        if !self.terminal_may(message, operation, terminal, &needs) {
             return Verdict::Plain(Response::TerminalNotPermitted);
         }
         if operation == Operation::Echo {
@@ -379,13 +379,19 @@ impl<L: Log> Authorizer<L> {
         }
     }
 
-    fn terminal_may(&self, message: &Message<'_>, operation: Operation, terminal: u32) -> bool {
+    /// Whether DE42 is the terminal's merchant and the operation is one for its kind. A terminal that was given to another
+    /// merchant may still repeat or reverse what it did for the one before.
+    fn terminal_may(&self, message: &Message<'_>, operation: Operation, terminal: u32, needs: &Needs) -> bool {
         use TerminalKind::{Counter, Kiosk, Library, Pos, Water};
         let registry = self.ledger.registry();
         let terminal = &registry.terminals[terminal];
-        let own_merchant = message.text(42).is_none_or(|merchant| {
-            let own = registry.merchants[terminal.merchant].id;
-            merchant.strip_prefix(own.as_bytes()).is_some_and(|padding| padding.iter().all(|&byte| byte == b' '))
+        let is = |named: &[u8], merchant: u32| {
+            let padding = named.strip_prefix(registry.merchants[merchant].id.as_bytes());
+            padding.is_some_and(|padding| padding.iter().all(|&byte| byte == b' '))
+        };
+        let own_merchant = message.text(42).is_none_or(|named| {
+            let before = || self.ledger.recall(needs.original.unwrap_or(needs.identity));
+            is(named, terminal.merchant) || before().is_some_and(|(_, decided)| is(named, decided.merchant()))
         });
         let of_its_kind = match operation {
             Operation::Purchase => matches!(terminal.kind, Pos | Counter | Water | Library),

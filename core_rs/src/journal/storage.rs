@@ -290,5 +290,8 @@ fn refuses_direct(error: &io::Error) -> bool {
 
 /// Whether an error says that there is no room, which may pass, rather than that the disk fails.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
+    use rustix::io::Errno;
+    // Out of descriptors or memory is treated alike: it passes, and until it does the switch answers 91.
+    let is_exhausted = matches!(rustix::io::Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM));
+    is_exhausted || matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }

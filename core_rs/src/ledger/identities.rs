@@ -37,6 +37,8 @@ pub enum Family {
 }
 
 impl Family {
+    const ALL: [Self; 7] = [Self::Financial, Self::File, Self::Reversal, Self::Batch, Self::Event, Self::Network, Self::Other];
+
     /// The family of an MTI.
     #[must_use]
     pub fn of(mti: u16) -> Self {
@@ -66,6 +68,11 @@ impl Identity {
     pub fn new(family: Family, terminal: u32, date: Date, stan: u32) -> Self {
         assert!(stan < 1_000_000, "DE11 has six digits");
         Self { packed: u64::from(family as u8) << 56 | u64::from(terminal) << 20 | u64::from(stan), date }
+    }
+
+    /// The family that it was made with, if the packed word names one.
+    pub(super) fn family(self) -> Family {
+        Family::ALL.get((self.packed >> 56) as usize).copied().unwrap_or(Family::Other)
     }
 
     /// The terminal's index.

@@ -47,6 +47,9 @@ pub struct Ledger {
     position: u64,
     business_date: Date,
     policy: Policy,
+    /// The first day whose identities are all remembered. It never goes back: a day that was forgotten is not asked about
+    /// again, even where the policy is widened later.
+    remembered_from: Date,
     registry: Registry,
     accounts: Accounts,
     identities: Identities,
@@ -66,6 +69,7 @@ impl Ledger {
             position: 0,
             business_date: Date(0),
             policy: Policy { amount_max: 0, identity_days: 1 },
+            remembered_from: Date(0),
             registry: Registry::new(),
             accounts: Accounts::new(),
             identities: Identities::new(),
@@ -111,11 +115,14 @@ impl Ledger {
     /// The days of DE13 that a request may carry: those whose identities are kept, and a clock a little ahead.
     #[must_use]
     pub fn window(&self) -> RangeInclusive<Date> {
-        self.oldest_day()..=Date(self.business_date.0.saturating_add(CLOCK_AHEAD_DAYS))
+        self.remembered_from..=Date(self.business_date.0.saturating_add(CLOCK_AHEAD_DAYS))
     }
 
-    fn oldest_day(&self) -> Date {
-        Date(self.business_date.0.saturating_sub(self.policy.identity_days.max(1) - 1))
+    /// Forgets the days that have left the window.
+    fn forget(&mut self) {
+        let oldest = Date(self.business_date.0.saturating_sub(self.policy.identity_days.max(1) - 1));
+        self.remembered_from = self.remembered_from.max(oldest);
+        self.identities.forget_before(self.remembered_from);
     }
 
     /// What can be spent from the holder's cash and subsidy purse, in fen.
@@ -143,13 +150,13 @@ impl Ledger {
             Command::Policy(policy) => {
                 assert!(policy.identity_days > 0, "identities are kept for a day at least");
                 self.policy = *policy;
-                self.identities.forget_before(self.oldest_day());
+                self.forget();
                 Outcome::of(Response::Approved)
             }
             Command::Cutover(date) => {
                 assert!(*date > self.business_date, "the business date only moves on");
                 self.business_date = *date;
-                self.identities.forget_before(self.oldest_day());
+                self.forget();
                 Outcome::of(Response::Approved)
             }
             Command::Imported { .. } => Outcome::of(Response::Approved),
@@ -315,6 +322,7 @@ impl Ledger {
             u64::from(self.business_date.0),
             u64::from(self.policy.amount_max),
             u64::from(self.policy.identity_days),
+            u64::from(self.remembered_from.0),
         ] {
             words(word);
         }

@@ -82,7 +82,8 @@ impl Reactor {
 
     pub(super) fn close(&mut self, slot: u32, reason: &'static str) {
         let place = &mut self.slots[slot as usize];
-        if place.connection.take().is_some() {
+        if let Some(connection) = place.connection.take() {
+            self.unsent_bytes -= connection.unsent.len();
             // Dropping the socket takes it out of the epoll set; the new generation makes its waiting replies nobody's.
             place.generation = place.generation.wrapping_add(1) & 0x7fff_ffff;
             self.free.push(slot);

@@ -18,6 +18,7 @@ pub use report::Statistics;
 
 use connection::{Connection, Slot};
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,9 +32,9 @@ use crate::iso8583::frame::{self, Split};
 use crate::journal::Journal;
 use crate::ledger::Response;
 use crate::limits::{
-    EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, READ_BYTES, REPLY_BYTES_MAX, UNSENT_BYTES_MAX,
+    EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, READ_BYTES, REPLY_BYTES_MAX, SLICE_MICROSECONDS,
+    UNSENT_BYTES_MAX, UNSENT_TOTAL_BYTES_MAX,
 };
-use crate::stats::Operation;
 
 /// Bounds that the configuration sets.
 #[derive(Clone, Copy)]
@@ -88,6 +89,12 @@ pub struct Reactor {
     handed_over: u64,
     replies: Replies,
     dooms: Vec<u32>,
+    /// Connections that epoll has reported and that were not served yet: token and what they are ready for.
+    ready: VecDeque<(u64, epoll::EventFlags)>,
+    /// When epoll reported them.
+    gathered: u64,
+    /// Bytes in all connections' `unsent`.
+    unsent_bytes: usize,
     draining: bool,
     started: Instant,
     /// The wall clock of this turn: the moment of its decisions.
@@ -125,6 +132,9 @@ impl Reactor {
             handed_over: position,
             replies: Replies::default(),
             dooms: Vec::new(),
+            ready: VecDeque::new(),
+            gathered: 0,
+            unsent_bytes: 0,
             draining: false,
             started: Instant::now(),
             wall: wall_clock(),
@@ -171,44 +181,55 @@ impl Reactor {
     /// Where epoll itself fails: nothing can be served then.
     pub fn wave(&mut self, budget: u64) -> bool {
         self.statistics.waves += 1;
-        let end = self.monotonic() + budget;
+        let start = self.monotonic();
         let mut linger = 0;
-        let mut events = Vec::with_capacity(EVENTS_MAX);
         loop {
-            events.clear();
-            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(linger as u32) * 1_000 };
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => panic!("epoll_wait failed: {error}"),
-            }
-            let now = self.monotonic();
-            if events.is_empty() {
+            if self.ready.is_empty() && !self.gather(linger) {
                 return false;
             }
             self.wall = wall_clock();
             self.authorizer.keep_date(self.wall);
-            self.serve_events(&events, now);
+            self.serve_ready();
             self.settle();
             self.close_doomed();
             if self.reply_bytes() >= REPLY_BYTES_MAX {
                 self.wait_for_journal();
             }
-            if self.monotonic() >= end {
+            let spent = self.monotonic() - start;
+            if spent >= budget {
                 return true;
             }
             // A batch that is being written reports within this wave's time or soon after, so that is worth waiting for.
-            linger = if self.waiting.entries.is_empty() { LINGER_MICROSECONDS } else { end.saturating_sub(now) };
+            linger = if self.waiting.entries.is_empty() { LINGER_MICROSECONDS } else { budget - spent };
         }
     }
 
-    fn serve_events(&mut self, events: &[epoll::Event], now: u64) {
-        for event in events {
-            let (data, flags) = (event.data.u64(), event.flags);
-            if data == JOURNAL_TOKEN {
+    /// Asks epoll what is ready, waiting for at most `linger` microseconds. `false`: nothing is.
+    fn gather(&mut self, linger: u64) -> bool {
+        let mut events = Vec::<epoll::Event>::with_capacity(EVENTS_MAX);
+        let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(linger as u32) * 1_000 };
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => panic!("epoll_wait failed: {error}"),
+        }
+        self.gathered = self.monotonic();
+        for event in &events {
+            let (token, flags) = (event.data.u64(), event.flags);
+            if token == JOURNAL_TOKEN {
                 self.note_completed();
-                continue;
+            } else {
+                self.ready.push_back((token, flags));
             }
-            let (slot, generation) = (data as u32, (data >> 32) as u32);
+        }
+        !events.is_empty()
+    }
+
+    /// Serves ready connections in turn, for a slice of time: where many peers send without end, batches still leave and come
+    /// back between two slices, and the last in the row is reached.
+    fn serve_ready(&mut self) {
+        let end = self.monotonic() + SLICE_MICROSECONDS;
+        while let Some((token, flags)) = self.ready.pop_front() {
+            let (slot, generation) = (token as u32, (token >> 32) as u32);
             if self.slots[slot as usize].generation != generation || self.slots[slot as usize].connection.is_none() {
                 continue;
             }
@@ -218,8 +239,11 @@ impl Reactor {
             if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
                 // Level-triggered: what is left for lack of room is reported again.
                 if self.reply_bytes() < REPLY_BYTES_MAX {
-                    self.read(slot, generation, now);
+                    self.read(slot, generation, self.gathered);
                 }
+            }
+            if self.monotonic() >= end {
+                break;
             }
         }
     }
@@ -297,10 +321,7 @@ impl Reactor {
         self.filling.bytes = std::mem::take(&mut self.replies.durable);
         let handled = match handled {
             Ok(handled) => handled,
-            Err(unreadable) => {
-                self.statistics.answers.count(Operation::Unknown, Response::FormatError);
-                return Err(unreadable.reason());
-            }
+            Err(unreadable) => return Err(unreadable.reason()),
         };
         self.statistics.answers.count(handled.operation, handled.response);
         let Some(connection) = &mut self.slots[slot as usize].connection else { return Ok(()) };
@@ -328,6 +349,10 @@ impl Reactor {
         let mut lane = std::mem::take(&mut self.at_once);
         self.send_lane(&mut lane);
         self.at_once = lane;
+        if !self.waiting.entries.is_empty() {
+            // Its event may stand behind many others.
+            self.note_completed();
+        }
         let durable = self.authorizer.log().durable();
         let mut done = None;
         if !self.waiting.entries.is_empty() && durable >= self.waiting_for {
@@ -403,7 +428,8 @@ impl Reactor {
         self.statistics.bytes[1] += sent as u64;
         if sent < bytes.len() {
             connection.unsent.extend_from_slice(&bytes[sent..]);
-            if connection.unsent.len() > UNSENT_BYTES_MAX {
+            self.unsent_bytes += bytes.len() - sent;
+            if connection.unsent.len() > UNSENT_BYTES_MAX || self.unsent_bytes > UNSENT_TOTAL_BYTES_MAX {
                 return self.close(slot, "slow_reader");
             }
             self.watch(slot);
@@ -422,6 +448,7 @@ impl Reactor {
         match send(&connection.socket, &connection.unsent, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(count) => {
                 connection.unsent.drain(..count);
+                self.unsent_bytes -= count;
                 self.statistics.bytes[1] += count as u64;
             }
             Err(Errno::AGAIN | Errno::INTR) => {}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Reactor, Slot};
+use crate::limits::DECISION_BYTES_MAX;
 use crate::stats::{Answers, Histogram};
 
 /// What the pump counted.
@@ -72,6 +73,7 @@ impl Reactor {
             },
             "mac_failures": statistics.mac_failures,
             "waves": statistics.waves,
+            "room": journal.has_room(DECISION_BYTES_MAX),
             "debug_build": cfg!(debug_assertions),
             "entries": {
                 "merchants": registry.merchants.rows().len(),
