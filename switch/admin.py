@@ -4,7 +4,8 @@
 needs the token in the data folder's `keys/admin.token`.
 
 How it works: Starlette for routes, Hypercorn's trio worker for HTTP. A handler runs on the same thread as the pump, between
-two waves, so it may call the core directly; an import answers when its last record is durable.
+two waves, so it may call the core directly. What it tells is durable: an import answers when its last record is, and so does
+a look at a card, which may show what was decided a moment ago.
 """
 
 import hmac
@@ -33,6 +34,13 @@ IMPORT_BYTES_MAX: Final = 256 << 20
 """The core's own bound for a file; more is not even read."""
 
 
+class Shown(msgspec.Struct, frozen=True):
+    """What is looked at in the core's answer to `show`."""
+
+    position: int
+    """The last record of which it knows."""
+
+
 class Door:
     """The routes over one core."""
 
@@ -41,7 +49,7 @@ class Door:
         self._gateway = gateway
         self._progress = progress
         self._token = token
-        self._metrics = exposition(lambda: msgspec.json.decode(core.statistics(), type=Statistics), progress)
+        self._metrics = exposition(self._statistics, progress)
 
     def application(self) -> Starlette:
         """All of them, as an ASGI application."""
@@ -55,6 +63,9 @@ class Door:
                 Route("/v1/show/{kind}/{identifier:path}", self._guarded(self._show)),
             ]
         )
+
+    def _statistics(self) -> Statistics:
+        return msgspec.json.decode(self._core.statistics(), type=Statistics)
 
     def _guarded(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guard(request: Request) -> Response:
@@ -72,6 +83,10 @@ class Door:
         return JSONResponse({"alive": True})
 
     async def _show_readiness(self, _: Request) -> Response:
+        if self._gateway.draining:
+            return _unready("the switch is ending")
+        if not self._statistics().room:
+            return _unready("the journal has no room; free space on its disk")
         # Terminals are served without PostgreSQL, so its absence is told and does not make the switch unready.
         settled = self._progress()
         lag = max(0, self._core.durable - settled.settled)
@@ -100,7 +115,10 @@ class Door:
             shown = self._core.show(kind, identifier)
         except CoreError as error:
             return _refused(404, str(error))
-        return _refused(404, f"there is no {kind} {identifier}") if shown is None else _json(shown)
+        if shown is None:
+            return _refused(404, f"there is no {kind} {identifier}")
+        await self._gateway.wait_durable(msgspec.json.decode(shown, type=Shown).position)
+        return _json(shown)
 
 
 def _json(content: bytes) -> Response:
@@ -109,6 +127,10 @@ def _json(content: bytes) -> Response:
 
 def _refused(status: int, error: str) -> Response:
     return JSONResponse({"error": error}, status_code=status)
+
+
+def _unready(reason: str) -> Response:
+    return JSONResponse({"ready": False, "reason": reason}, status_code=503)
 
 
 def listen(host: str, port: int) -> tuple[socket.socket, str]:

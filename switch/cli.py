@@ -120,7 +120,7 @@ def _import(options: argparse.Namespace) -> int:
     files.sort(key=lambda entry: _rank(entry[1]))
     live = _live(config)
     with contextlib.ExitStack() as stack:
-        core = None if live else stack.enter_context(open_core(config))
+        core = None if live else stack.enter_context(open_core(config, config.terminals.connections_max))
         for file, content in files:
             if core is None:
                 assert live is not None

@@ -2,14 +2,16 @@
 
 Always true here: a `Config` in hand is whole and within its ranges, so nothing that reads it checks again. Every field has a
 default. An unknown field is refused, because a misspelt limit that is silently ignored is no limit. A refusal is one sentence:
-the file, the field's path, what is wrong and what is allowed.
+the file and line, the field's path, what is wrong and what is allowed. The database's address is never shown: it may hold a password.
 
 How it works: msgspec's structs below are the schema, and each field carries its range and the words for it (`Meta`). The file is
-converted in one go; only when that fails is it walked field by field to find the words for the first fault.
+converted in one go; only when that fails is it walked field by field to find the words for the first fault, and then statement by
+statement to find its line, which tomllib does not tell.
 """
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -17,7 +19,8 @@ import tomllib
 import typing
 import zoneinfo
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -42,6 +45,10 @@ KEY_ENCRYPTION_KEY_NAME: Final = "key-encryption.key"
 KEY_ENCRYPTION_KEY_BYTES: Final = 32
 ADMIN_TOKEN_NAME: Final = "admin.token"  # noqa: S105 - the file's name
 EMBEDDED: Final = "embedded"
+ADDRESS: Final = re.compile(r"postgres(ql)?://\S+")
+
+NOT_SHOWN: Final = ("database", "database.url")
+"""What may hold a password: no refusal repeats its value."""
 
 
 class ConfigError(Exception):
@@ -50,6 +57,12 @@ class ConfigError(Exception):
 
 class TimeZone(str):
     """A name of the IANA time zone database that this machine knows, or "" for the machine's own zone."""
+
+    __slots__ = ()
+
+
+class DatabaseAddress(str):
+    """`EMBEDDED`, or a PostgreSQL's address that can be taken apart."""
 
     __slots__ = ()
 
@@ -116,12 +129,9 @@ class Database(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The PostgreSQL that follows the journal: one that the switch runs itself, or the site's own."""
 
     url: Annotated[
-        str,
-        Meta(
-            pattern=r"^(embedded|postgres(ql)?://\S+)$",
-            description='"embedded" or an address such as "postgresql://user@host/database"',
-        ),
-    ] = EMBEDDED
+        DatabaseAddress,
+        Meta(description='"embedded" or an address such as "postgresql://user@host/database"'),
+    ] = DatabaseAddress(EMBEDDED)
     folder: Folder = Path("database")
 
     @property
@@ -209,7 +219,10 @@ def load(path: Path | str) -> Config:
     try:
         sections = msgspec.convert(document, Sections, dec_hook=decode)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_explain(document, decode) or error}") from None
+        fault = _explain(document, decode)
+        if fault is None:
+            raise ConfigError(f"{path}: {error}.") from None
+        raise ConfigError(f"{path}{_at_line(text, fault.section, fault.name)}: {fault.sentence}") from None
     config = Config(
         file=file,
         terminals=sections.terminals,
@@ -221,7 +234,8 @@ def load(path: Path | str) -> Config:
         keys=msgspec.structs.replace(sections.keys, folder=file.parent / sections.keys.folder),
     )
     if config.admin.port and (config.admin.host, config.admin.port) == (config.terminals.host, config.terminals.port):
-        raise ConfigError(f"{path}: admin.port is {config.admin.port}, which terminals.port takes already; the two must differ.")
+        place = _at_line(text, "admin", "port") or _at_line(text, "terminals", "port")
+        raise ConfigError(f"{path}{place}: admin.port is {config.admin.port}, which terminals.port takes already; the two must differ.")
     return config
 
 
@@ -294,13 +308,19 @@ class Runtime(Struct, frozen=True, kw_only=True):
 
 
 def _decode(wanted: type, value: Any, base: Path) -> Any:
-    """Make what msgspec does not know by itself: paths and time zones."""
+    """Make what msgspec does not know by itself: paths, time zones and addresses."""
     if not isinstance(value, str):
         raise ValueError("a string is expected")  # noqa: TRY004 - msgspec turns ValueError into its own error
     if wanted is Path:
         if not value or "\0" in value:
             raise ValueError("a path is expected")
         return base / Path(value).expanduser()
+    if wanted is DatabaseAddress:
+        if value != EMBEDDED:
+            if not ADDRESS.fullmatch(value):
+                raise ValueError("an address is expected")
+            urlsplit(value)  # its ValueError is ours
+        return DatabaseAddress(value)
     assert wanted is TimeZone, wanted  # a new type of field must be decoded here
     if value:
         try:
@@ -310,26 +330,57 @@ def _decode(wanted: type, value: Any, base: Path) -> Any:
     return TimeZone(value)
 
 
-def _explain(document: dict[str, Any], decode: typing.Callable[[type, Any], Any]) -> str | None:
+class Fault(NamedTuple):
+    """What is wrong, and with which section or field of one."""
+
+    section: str
+    name: str | None
+    sentence: str
+
+
+def _explain(document: dict[str, Any], decode: typing.Callable[[type, Any], Any]) -> Fault | None:
     """Find the words for the first fault that kept `document` from becoming `Sections`."""
     sections = typing.get_type_hints(Sections)
     for section_name, content in document.items():
         section = sections.get(section_name)
         if section is None:
             what = f"[{section_name}]" if isinstance(content, dict) else section_name
-            return f"{what} is unknown; the sections are {_listed(f'[{name}]' for name in sections)}."
+            return Fault(section_name, None, f"{what} is unknown; the sections are {_listed(f'[{name}]' for name in sections)}.")
         if not isinstance(content, dict):
-            return f"{section_name} is {_shown(content)}; it must be a section, [{section_name}]."
+            return Fault(section_name, None, f"{section_name} is {_shown(section_name, content)}; it must be a section, [{section_name}].")
         fields = typing.get_type_hints(section, include_extras=True)
         for name, value in content.items():
+            path = f"{section_name}.{name}"
             if name not in fields:
-                return f"{section_name}.{name} is unknown; [{section_name}] takes {_listed(fields)}."
+                return Fault(section_name, name, f"{path} is unknown; [{section_name}] takes {_listed(fields)}.")
             try:
                 msgspec.convert(value, fields[name], dec_hook=decode)
             except msgspec.ValidationError:
                 (meta,) = fields[name].__metadata__
-                return f"{section_name}.{name} is {_shown(value)}; it must be {meta.description}."
+                return Fault(section_name, name, f"{path} is {_shown(path, value)}; it must be {meta.description}.")
     return None
+
+
+def _at_line(text: str, section: str, name: str | None) -> str:
+    """Where a section, or a field of it, is first named in a good TOML text, as " line N"; "" where it is not.
+
+    Every statement is parsed by itself below the header that it stands under, so that strings over several lines, dotted keys and
+    inline tables are what tomllib says they are.
+    """
+    header, statement, first = "", "", 1
+    for number, line in enumerate(text.replace("\r\n", "\n").split("\n"), 1):
+        statement = f"{statement}\n{line}" if statement else line
+        try:
+            found = tomllib.loads(statement if statement.lstrip().startswith("[") else f"{header}\n{statement}")
+        except tomllib.TOMLDecodeError:
+            continue  # it goes on in the next line
+        if statement.lstrip().startswith("["):
+            header = statement
+        content = found.get(section)
+        if section in found and (name is None or (isinstance(content, dict) and name in content)):
+            return f" line {first}"
+        statement, first = "", number + 1
+    return ""
 
 
 def _listed(names: typing.Iterable[str]) -> str:
@@ -337,8 +388,10 @@ def _listed(names: typing.Iterable[str]) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _shown(value: Any) -> str:
+def _shown(path: str, value: Any) -> str:
     """A value as the operator wrote it, or near enough, and short."""
+    if path in NOT_SHOWN:
+        return "malformed"
     try:
         text = msgspec.json.encode(value).decode()
     except (TypeError, ValueError):

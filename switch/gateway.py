@@ -43,6 +43,12 @@ class Gateway:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._progress = trio.Event()
+        self._draining = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether the switch is ending: nothing more is taken."""
+        return self._draining
 
     async def serve(self, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Accept and serve until cancelled."""
@@ -59,11 +65,14 @@ class Gateway:
 
     async def drain(self) -> bool:
         """Answer what has been read, take nothing more. False: some peer did not take its answers within the deadline."""
+        self._draining = True
         with trio.move_on_after(DRAIN_SECONDS) as deadline:
             while not self._core.drain():
                 with trio.move_on_after(TICK_SECONDS / 20):
                     await trio.lowlevel.wait_readable(self._core.fileno())
                 self._core.wave(WAVE_MICROSECONDS)
+                self._announce()
+        self._announce()
         return not deadline.cancelled_caught
 
     async def _adopt(self, stream: trio.SocketStream) -> None:

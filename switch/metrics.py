@@ -63,6 +63,8 @@ class Statistics(msgspec.Struct, frozen=True):
     position: int
     durable: int
     business_date: str
+    room: bool
+    """Whether the journal has room for another record."""
     journal: JournalStatistics
     requests: list[tuple[str, str, int]]
     """Operation, response code, count."""
@@ -98,6 +100,7 @@ class _Switch(Collector):
         yield mode
         yield GaugeMetricFamily("switch_journal_segment_bytes_left", "Room in the segment in use.", value=now.journal.segment_bytes_left)
         yield GaugeMetricFamily("switch_journal_next_segment_ready", "Whether the next segment is prepared.", value=now.journal.prepared)
+        yield GaugeMetricFamily("switch_journal_room", "Whether the journal has room for another record.", value=now.room)
         yield GaugeMetricFamily("switch_journal_position", "The last record decided.", value=now.position)
         yield GaugeMetricFamily("switch_journal_durable_position", "The last record on stable storage.", value=now.durable)
         yield GaugeMetricFamily("switch_settled_position", "The last record in PostgreSQL.", value=settled.settled)

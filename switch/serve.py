@@ -18,8 +18,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 import trio
@@ -48,11 +49,17 @@ ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 DESCRIPTORS_BESIDE_CONNECTIONS: Final = 256
 """Files, pipes and the admin's connections."""
 
+RUNTIME_PAUSE_SECONDS: Final = 5.0
+"""Between two tries to write the runtime file."""
+
+SECRET_PARAMETERS: Final = frozenset({"password", "passfile", "sslpassword"})
+"""Of an address's query: what no log shows."""
+
 log = logging.getLogger("switch")
 
 
 @contextmanager
-def open_core(config: Config) -> Iterator[Core]:
+def open_core(config: Config, connections_max: int) -> Iterator[Core]:
     """The core on the configuration's journal, closed at the end. Raises CoreError and ConfigError."""
     core = Core(
         journal=config.journal.folder,
@@ -62,7 +69,7 @@ def open_core(config: Config) -> Iterator[Core]:
         amount_max=config.policy.amount_max,
         identity_days=config.policy.identity_days,
         mac_failures_max=config.terminals.mac_failures_max,
-        connections_max=config.terminals.connections_max,
+        connections_max=connections_max,
     )
     try:
         yield core
@@ -93,7 +100,7 @@ class Settling:
             if self._config.database.embedded:
                 address = await self._start_postgres(nursery, task_status)
             else:
-                address = self._config.database.url
+                address = str(self._config.database.url)  # JSON's encoder wants a plain one
             task_status.started(_without_password(address))
             await self._follow(address)
 
@@ -121,30 +128,46 @@ class Settling:
             command += ["--database", address]
         while not self._ending.is_set():
             began = trio.current_time()
-            follower = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self._follower = follower
+            code = None
             try:
-                assert follower.stdout is not None
-                await self._read_progress(follower.stdout)
-                code = await follower.wait()
-            finally:
-                await _end(follower)
-            self._follower = None
-            if self._ending.is_set():
-                return
-            self._progress = msgspec.structs.replace(self._progress, connected=False, error=f"the follower ended with code {code}")
-            log.error("the follower ended with code %d and is started again", code)
+                code = await self._run_follower(command)
+            except OSError as failure:
+                error = f"the follower cannot be started: {failure.strerror or failure}"
+                log.error("%s; it is tried again", error)  # noqa: TRY400 - the sentence says it all
+            else:
+                if self._ending.is_set():
+                    return
+                error = f"the follower ended with code {code}"
+                log.error("the follower ended with code %d and is started again", code)
+            self._progress = msgspec.structs.replace(self._progress, connected=False, error=error)
             if trio.current_time() - began > pause_max:
                 pause = FOLLOWER_PAUSE_SECONDS[0]
             await trio.sleep(REFUSED_PAUSE_SECONDS if code == REFUSED else pause)
             pause = min(2 * pause, pause_max)
+
+    async def _run_follower(self, command: list[str]) -> int:
+        """Run it to its end and give its exit code. Raises OSError where it cannot be started."""
+        follower = await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._follower = follower
+        try:
+            assert follower.stdout is not None
+            await self._read_progress(follower.stdout)
+            return await follower.wait()
+        finally:
+            self._follower = None
+            await _end(follower)
 
     async def _read_progress(self, stdout: trio.abc.ReceiveStream) -> None:
         line = b""
         async for data in stdout:
             *lines, line = (line + data).split(b"\n")
             if lines:
-                before, self._progress = self._progress, msgspec.json.decode(lines[-1], type=Progress)
+                before = self._progress
+                try:
+                    self._progress = msgspec.json.decode(lines[-1], type=Progress)
+                except msgspec.DecodeError as error:
+                    log.warning("a line of the follower is no progress and is ignored: %s", error)
+                    continue
                 if self._progress.error and self._progress.error != before.error:
                     log.warning("settlement waits: %s", self._progress.error)
 
@@ -165,9 +188,16 @@ class Settling:
 def _without_password(address: str) -> str:
     """The address as it may stand in a log."""
     parts = urlsplit(address)
-    if parts.password is None:
-        return address
-    return parts._replace(netloc=f"{parts.username or ''}@{parts.netloc.rpartition('@')[2]}").geturl()
+    shown = address
+    if parts.password is not None:
+        user, _, host = parts.netloc.rpartition("@")
+        shown = shown.replace(parts.netloc, f"{user.partition(':')[0]}@{host}", 1)
+    parameters = parts.query.split("&")
+    harmless = [parameter for parameter in parameters if unquote(parameter.partition("=")[0]).strip().lower() not in SECRET_PARAMETERS]
+    if harmless != parameters:
+        before, _, _ = shown.partition("?")
+        shown = f"{before}?{'&'.join(harmless)}" if harmless else before
+    return shown
 
 
 async def _end(process: trio.Process) -> None:
@@ -189,8 +219,7 @@ async def run(config: Config, announce: Callable[[str], None]) -> None:
 
     Raises CoreError where the journal cannot be opened, ConfigError where a listener or a key cannot be had.
     """
-    _raise_descriptor_limit(config.terminals.connections_max)
-    with open_core(config) as core:
+    with open_core(config, _raise_descriptor_limit(config.terminals.connections_max)) as core:
         # Only now: until the journal is replayed, a signal may simply end the process.
         stopping = _end_on_signals()
         with _refusal(config, "terminals", config.terminals.host, config.terminals.port):
@@ -209,7 +238,8 @@ async def run(config: Config, announce: Callable[[str], None]) -> None:
                     foreground.start_soon(_cancel_on, stopping, starting)
                     database = await background.start(settling.run)
                     runtime = Runtime(pid=os.getpid(), terminals=terminals_address, admin=admin_address, database=database or "")
-                    runtime.write(config.runtime_file)
+                    if not _tell(runtime, config.runtime_file):
+                        foreground.start_soon(_tell_later, runtime, config.runtime_file)
                     ready = {"ready": True, "terminals": terminals_address, "admin": admin_address, "database": database}
                     announce(json.dumps(ready))
                     await stopping.wait()
@@ -236,17 +266,51 @@ def _refusal(config: Config, section: str, host: str, port: int) -> Iterator[Non
         raise ConfigError(f"{config.file}: [{section}] cannot listen on {host} port {port}: {reason}; choose another.") from None
 
 
-def _raise_descriptor_limit(connections_max: int) -> None:
-    """Every connection is a descriptor; the usual soft limit of 1,024 is for programs that use select."""
+def _tell(runtime: Runtime, file: Path) -> bool:
+    """Write how to reach the switch. False: it cannot be written now. Terminals do not need it, commands do."""
+    try:
+        runtime.write(file)
+    except OSError as error:
+        log.warning("%s cannot be written and is tried again: %s", file, error.strerror or error)
+        with suppress(OSError):
+            # One that a killed switch left behind would lead commands, and the token with them, to whoever has its port now.
+            file.unlink(missing_ok=True)
+        return False
+    return True
+
+
+async def _tell_later(runtime: Runtime, file: Path) -> None:
+    written = False
+    while not written:
+        await trio.sleep(RUNTIME_PAUSE_SECONDS)
+        written = _tell(runtime, file)
+
+
+def _raise_descriptor_limit(connections_max: int) -> int:
+    """Have so many connections allowed and give how many are. Raises ConfigError where not even one is.
+
+    Every connection is a descriptor; the usual soft limit of 1,024 is for programs that use select.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections_max + DESCRIPTORS_BESIDE_CONNECTIONS
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, allowed), hard))
-        if allowed < needed:
-            log.warning(
-                "this system allows %d descriptors, too few for %d connections; raise its limit of open files", hard, connections_max
-            )
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return connections_max
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    served = allowed - DESCRIPTORS_BESIDE_CONNECTIONS
+    if served < 1:
+        raise ConfigError(
+            f"this system allows {hard} descriptors, and the switch needs {DESCRIPTORS_BESIDE_CONNECTIONS} beside its connections; "
+            "raise its limit of open files."
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if served < connections_max:
+        log.warning(
+            "this system allows %d descriptors, too few for %d connections: %d are served; raise its limit of open files",
+            hard,
+            connections_max,
+            served,
+        )
+    return served
 
 
 async def _cancel_on(event: trio.Event, scope: trio.CancelScope) -> None:

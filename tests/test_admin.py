@@ -20,6 +20,7 @@ FAMILIES = {
     "switch_journal_mode": "gauge",
     "switch_journal_segment_bytes_left": "gauge",
     "switch_journal_next_segment_ready": "gauge",
+    "switch_journal_room": "gauge",
     "switch_journal_position": "gauge",
     "switch_journal_durable_position": "gauge",
     "switch_settled_position": "gauge",

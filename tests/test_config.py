@@ -22,10 +22,10 @@ def refusal(folder: Path, text: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load(folder, text)
     sentence = str(caught.value)
-    assert sentence.startswith(f"{folder}/switch.toml: ")
+    assert sentence.startswith(f"{folder}/switch.toml")
     assert sentence.endswith(".")
     assert "\n" not in sentence
-    return sentence.removeprefix(f"{folder}/switch.toml: ")
+    return sentence.removeprefix(f"{folder}/switch.toml").removeprefix(":").strip()
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
@@ -74,108 +74,155 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
     [
         (
             "[terminals]\nport = 70000",
-            "terminals.port is 70000; it must be a whole number from 0 (any free port) to 65535.",
+            "line 2: terminals.port is 70000; it must be a whole number from 0 (any free port) to 65535.",
         ),
         (
             "[terminals]\nport = -1",
-            "terminals.port is -1; it must be a whole number from 0 (any free port) to 65535.",
+            "line 2: terminals.port is -1; it must be a whole number from 0 (any free port) to 65535.",
         ),
         (
             '[terminals]\nport = "8583"',
-            'terminals.port is "8583"; it must be a whole number from 0 (any free port) to 65535.',
+            'line 2: terminals.port is "8583"; it must be a whole number from 0 (any free port) to 65535.',
         ),
         (
             "[admin]\nport = true",
-            "admin.port is true; it must be a whole number from 0 (any free port) to 65535.",
+            "line 2: admin.port is true; it must be a whole number from 0 (any free port) to 65535.",
         ),
         (
             "[terminals]\nprot = 1",
-            "terminals.prot is unknown; [terminals] takes host, port, connections_max and mac_failures_max.",
+            "line 2: terminals.prot is unknown; [terminals] takes host, port, connections_max and mac_failures_max.",
         ),
         (
             "[keys]\nfile = 1",
-            "keys.file is unknown; [keys] takes folder.",
+            "line 2: keys.file is unknown; [keys] takes folder.",
         ),
         (
             "[terminal]\nport = 1",
-            "[terminal] is unknown; the sections are [terminals], [admin], [campus], [policy], [journal], [database] and [keys].",
+            "line 1: [terminal] is unknown; the sections are [terminals], [admin], [campus], [policy], [journal], [database] and [keys].",
         ),
         (
             "port = 1",
-            "port is unknown; the sections are [terminals], [admin], [campus], [policy], [journal], [database] and [keys].",
+            "line 1: port is unknown; the sections are [terminals], [admin], [campus], [policy], [journal], [database] and [keys].",
         ),
         (
             'file = "x"',
-            "file is unknown; the sections are [terminals], [admin], [campus], [policy], [journal], [database] and [keys].",
+            "line 1: file is unknown; the sections are [terminals], [admin], [campus], [policy], [journal], [database] and [keys].",
         ),
         (
             "journal = 7",
-            "journal is 7; it must be a section, [journal].",
+            "line 1: journal is 7; it must be a section, [journal].",
         ),
         (
             '[terminals]\nhost = ""',
-            'terminals.host is ""; it must be an IP address or a host name of this machine, as a string.',
+            'line 2: terminals.host is ""; it must be an IP address or a host name of this machine, as a string.',
         ),
         (
             "[terminals]\nconnections_max = 0",
-            "terminals.connections_max is 0; it must be a whole number from 1 to 65000.",
+            "line 2: terminals.connections_max is 0; it must be a whole number from 1 to 65000.",
         ),
         (
             "[terminals]\nmac_failures_max = 0",
-            "terminals.mac_failures_max is 0; it must be a whole number from 1 to 1000.",
+            "line 2: terminals.mac_failures_max is 0; it must be a whole number from 1 to 1000.",
         ),
         (
             '[campus]\nname = ""',
-            'campus.name is ""; it must be a string of 1 to 200 characters.',
+            'line 2: campus.name is ""; it must be a string of 1 to 200 characters.',
         ),
         (
             '[campus]\ntimezone = "Mars/Base"',
-            f'campus.timezone is "Mars/Base"; it must be {A_TIME_ZONE}.',
+            f'line 2: campus.timezone is "Mars/Base"; it must be {A_TIME_ZONE}.',
         ),
         (
             '[campus]\ntimezone = "../../etc/passwd"',
-            f'campus.timezone is "../../etc/passwd"; it must be {A_TIME_ZONE}.',
+            f'line 2: campus.timezone is "../../etc/passwd"; it must be {A_TIME_ZONE}.',
         ),
         (
             "[campus]\ntimezone = 2020-01-01",
-            f'campus.timezone is "2020-01-01"; it must be {A_TIME_ZONE}.',
+            f'line 2: campus.timezone is "2020-01-01"; it must be {A_TIME_ZONE}.',
         ),
         (
             "[policy]\namount_max = 1000000000000",
-            "policy.amount_max is 1000000000000; it must be a whole number of fen from 1 to 4294967295.",
+            "line 2: policy.amount_max is 1000000000000; it must be a whole number of fen from 1 to 4294967295.",
         ),
         (
             "[policy]\namount_max = 12.5",
-            "policy.amount_max is 12.5; it must be a whole number of fen from 1 to 4294967295.",
+            "line 2: policy.amount_max is 12.5; it must be a whole number of fen from 1 to 4294967295.",
         ),
         (
             "[policy]\nidentity_days = 0",
-            "policy.identity_days is 0; it must be a whole number of business days from 1 to 60.",
+            "line 2: policy.identity_days is 0; it must be a whole number of business days from 1 to 60.",
         ),
         (
             "[journal]\nsegment_bytes = 8388609",
-            "journal.segment_bytes is 8388609; it must be a multiple of 4096 from 8388608 (8 MiB) to 1073741824 (1 GiB).",
+            "line 2: journal.segment_bytes is 8388609; it must be a multiple of 4096 from 8388608 (8 MiB) to 1073741824 (1 GiB).",
         ),
         (
             '[journal]\nfolder = ""',
-            'journal.folder is ""; it must be a path, as a string; a relative one starts at the file\'s own folder.',
+            'line 2: journal.folder is ""; it must be a path, as a string; a relative one starts at the file\'s own folder.',
         ),
         (
             "[journal]\nfolder = 3",
-            "journal.folder is 3; it must be a path, as a string; a relative one starts at the file's own folder.",
+            "line 2: journal.folder is 3; it must be a path, as a string; a relative one starts at the file's own folder.",
         ),
         (
             '[database]\nurl = "mysql://x"',
-            'database.url is "mysql://x"; it must be "embedded" or an address such as "postgresql://user@host/database".',
+            'line 2: database.url is malformed; it must be "embedded" or an address such as "postgresql://user@host/database".',
         ),
         (
             "[terminals]\nport = 9000\n[admin]\nport = 9000",
-            "admin.port is 9000, which terminals.port takes already; the two must differ.",
+            "line 4: admin.port is 9000, which terminals.port takes already; the two must differ.",
         ),
     ],
 )
 def test_a_fault_is_named_with_its_field_and_what_is_allowed(tmp_path: Path, text: str, sentence: str) -> None:
     assert refusal(tmp_path, text) == sentence
+
+
+PORT = "it must be a whole number from 0 (any free port) to 65535."
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fault"),
+    [
+        ("# port = 70000\n[admin]\nport = 1\n\n [ terminals ] # here\n\nport=70000", 7, f"terminals.port is 70000; {PORT}"),
+        ("terminals.host = 'a'\nterminals.port = 70000", 2, f"terminals.port is 70000; {PORT}"),
+        ("terminals = {port = 70000}\n", 1, f"terminals.port is 70000; {PORT}"),
+        ('["terminals"]\r\n"port" = 70000\r\n', 2, f"terminals.port is 70000; {PORT}"),
+        ('[campus]\nname = """\n[terminals]\nport = 70000\n"""\n[terminals]\nport = 70001', 7, f"terminals.port is 70001; {PORT}"),
+        ("[terminals]\nhost = 'a'\nport = [\n1,\n2]", 3, f"terminals.port is [1,2]; {PORT}"),
+        ("[terminals]\n[terminals.tls]\nport = 1", 2, "terminals.tls is unknown; "),
+        ("[keys]\n[[terminals]]\nport = 1", 2, 'terminals is [{"port":1}]; it must be a section, [terminals].'),
+        ("[keys]\n\n[terminal]\n[admin]\n", 3, "[terminal] is unknown; "),
+        ("\n[terminals]\nport = 8580", 3, "admin.port is 8580, which terminals.port takes already; the two must differ."),
+    ],
+)
+def test_a_fault_is_named_with_its_line(tmp_path: Path, text: str, line: int, fault: str) -> None:
+    assert refusal(tmp_path, text).startswith(f"line {line}: {fault}")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://[bad/db",
+        "postgresql://switch:hunter2@[bad/db",
+        "postgresql://switch:hunter2@host/a database",
+        "postgresql://switch:hunter2@host/database\\n",
+        "mysql://switch:hunter2@host/database",
+        "embedded\\n",
+        "",
+    ],
+)
+def test_an_address_that_is_none_is_refused_and_never_shown(tmp_path: Path, address: str) -> None:
+    fault = 'database.url is malformed; it must be "embedded" or an address such as "postgresql://user@host/database".'
+    assert refusal(tmp_path, f'[database]\nurl = "{address}"') == f"line 2: {fault}"
+    assert refusal(tmp_path, f'[database]\nurl = ["{address}"]') == f"line 2: {fault}"
+    section = "database is malformed; it must be a section, [database]."
+    assert refusal(tmp_path, f'database = "{address}"') == f"line 1: {section}"
+
+
+def test_several_servers_may_be_named_in_an_address(tmp_path: Path) -> None:
+    address = "postgresql://switch@first:5432,second:5433/switch"
+    assert load(tmp_path, f'[database]\nurl = "{address}"').database.url == address
 
 
 def test_a_syntax_error_is_named_with_its_line(tmp_path: Path) -> None:
