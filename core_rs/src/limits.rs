@@ -30,8 +30,9 @@ pub const MERCHANT_NAME_BYTES_MAX: usize = 120;
 /// Bytes read from one connection at a time: a fair share, some dozens of messages of a concentrator's burst.
 pub const READ_BYTES: usize = 8 << 10;
 
-/// Microseconds for which ready connections are served before batches and replies have their turn.
-pub const SLICE_MICROSECONDS: u64 = 200;
+/// Microseconds for which ready connections are served before batches and replies have their turn: long enough for a batch
+/// of some thousand records, which costs little more than a small one; short enough for nobody to notice a flood.
+pub const SLICE_MICROSECONDS: u64 = 4_000;
 
 /// Bytes of replies kept for a terminal that does not read. A terminal past it is closed: its own replies are what it
 /// does not read, and it finds their answers again by repeating.
