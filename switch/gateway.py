@@ -18,7 +18,8 @@ from switch._core import Core
 __all__ = ["Gateway", "listen"]
 
 WAVE_MICROSECONDS: Final = 500
-"""A wave's budget: long enough to make the turn of trio's loop between two waves cheap, short enough for an operator's page."""
+"""A wave's budget: long enough to make the turn of trio's loop between two waves cheap, short enough for an operator's page.
+Under a flood a wave goes past it by at most one slice of the core's own (`SLICE_MICROSECONDS` in `limits.rs`) and one read."""
 
 TICK_SECONDS: Final = 1.0
 DRAIN_SECONDS: Final = 10.0

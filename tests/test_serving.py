@@ -284,14 +284,14 @@ def door(core: CoreDouble, gateway: Gateway) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://door", headers={"authorization": "Bearer token"})
 
 
+async def ask_for_card(door: httpx.AsyncClient, answers: list[httpx.Response]) -> None:
+    answers.append(await door.get("/v1/show/card/1"))
+
+
 async def test_what_is_shown_is_durable(core: CoreDouble, gateway: Gateway, door: httpx.AsyncClient) -> None:
     answers: list[httpx.Response] = []
-
-    async def ask() -> None:
-        answers.append(await door.get("/v1/show/card/1"))
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ask)
+        nursery.start_soon(ask_for_card, door, answers)
         await trio.testing.wait_all_tasks_blocked()
         gateway._announce()
         await trio.testing.wait_all_tasks_blocked()
@@ -303,12 +303,8 @@ async def test_what_is_shown_is_durable(core: CoreDouble, gateway: Gateway, door
 
 async def test_what_is_shown_while_the_switch_ends_is_answered(core: CoreDouble, gateway: Gateway, door: httpx.AsyncClient) -> None:
     answers: list[httpx.Response] = []
-
-    async def ask() -> None:
-        answers.append(await door.get("/v1/show/card/1"))
-
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(ask)
+        nursery.start_soon(ask_for_card, door, answers)
         await trio.testing.wait_all_tasks_blocked()
         core.durable = 7
         assert await gateway.drain()
