@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import final
 
-__all__ = ["Chunk", "Core", "CoreError", "Replica", "verify"]
+__all__ = ["Chunk", "Core", "CoreError", "Replica", "journal_identity", "verify"]
 
 class CoreError(Exception):
     """What the caller got wrong or the surroundings refuse. Its text is one sentence for an operator: what, where, what to do."""
@@ -34,7 +34,7 @@ class Core:
         mac_failures_max: int,
         connections_max: int,
     ) -> Core:
-        """Open the journal under its exclusive lock, replay it, and be ready to serve.
+        """Open the journal under its exclusive lock, replay it from its newest sound snapshot on, and be ready to serve.
 
         `key_encryption_key`: 32 bytes. `timezone`: an IANA name, or "" for the machine's. Raises CoreError where the journal
         is in use, damaged, or written under another key.
@@ -42,6 +42,9 @@ class Core:
     @staticmethod
     def create(journal: str | PathLike[str], *, segment_bytes: int) -> None:
         """Make an empty journal. Raises CoreError where the folder holds one already or cannot be written."""
+    @property
+    def remarks(self) -> list[str]:
+        """What an operator should know of this start: each snapshot that was not sound and was passed over, a sentence each."""
     def fileno(self) -> int:
         """The epoll descriptor: readable when `wave` has something to do."""
     def adopt(self, descriptor: int) -> bool:
@@ -89,15 +92,22 @@ class Chunk:
         """Complete streams by table; only tables that have rows."""
     @property
     def rows(self) -> int: ...
+    @property
+    def hash(self) -> str:
+        """Hash of the journal's batch that holds the last record, 64 hex digits: it fixes the whole history up to there."""
 
 @final
 class Replica:
-    """A second ledger that follows a journal, beside the switch that writes it, changing nothing.
+    """A second ledger that follows a journal, beside the switch that writes it. Only `snapshot` and `retire` change the folder.
 
     Error handling: every call raises CoreError where the journal is damaged or a record gives another outcome than it holds.
     """
 
-    def __new__(cls, journal: str | PathLike[str]) -> Replica: ...
+    def __new__(cls, journal: str | PathLike[str], *, until: int = ...) -> Replica:
+        """Begin with the newest sound snapshot at or before the record `until`, or else before the first record."""
+    @property
+    def remarks(self) -> list[str]:
+        """Each snapshot that it would rather have begun with and that was not sound, a sentence each."""
     @property
     def identity(self) -> str:
         """Which journal it is, 32 hex digits."""
@@ -107,6 +117,16 @@ class Replica:
     @property
     def durable(self) -> int:
         """The position up to which the journal is durable now."""
+    @property
+    def hash(self) -> str:
+        """Hash of the batch that holds the last record applied, 64 hex digits: it fixes the whole history up to there."""
+    def snapshot(self) -> None:
+        """Write a snapshot of the state as it is now beside the journal, durably, and keep it and the one before."""
+    def retire(self, archive: str | PathLike[str] | None = None) -> int:
+        """Take away the segments that no start needs any more, after reading both snapshots through, and give how many.
+
+        With `archive`, a folder, each is put there before. To be called only when PostgreSQL is past the older snapshot.
+        """
     def advance(self, until: int) -> None:
         """Apply records up to and including `until` without making rows."""
     def collect(self, records_max: int) -> Chunk | None:
@@ -119,6 +139,9 @@ class Replica:
         """The sum over all accounts; 0."""
     def show(self, kind: str, identifier: str) -> bytes | None:
         """As `Core.show`, as of `position`."""
+
+def journal_identity(journal: str | PathLike[str]) -> str:
+    """Which journal a folder holds, 32 hex digits. Raises CoreError where it holds none."""
 
 def verify(journal: str | PathLike[str]) -> bytes:
     """Check a journal that no switch has open: checksums, chain, outcomes, sum.

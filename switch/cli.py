@@ -244,7 +244,7 @@ def _follow(options: argparse.Namespace) -> int:
     address = options.database or config.database.url
     if address == configuration.EMBEDDED:
         raise CommandFailed("the embedded database is followed by switch serve itself; give --database to follow into another one.")
-    return follow.main(config.journal.folder, address)
+    return follow.main(config.journal, address)
 
 
 def _demo(options: argparse.Namespace) -> int:

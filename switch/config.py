@@ -19,7 +19,7 @@ import tomllib
 import typing
 import zoneinfo
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -123,6 +123,15 @@ class Journal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             description="a multiple of 4096 from 8388608 (8 MiB) to 1073741824 (1 GiB)",
         ),
     ] = 67_108_864
+    snapshot_records: Annotated[
+        int,
+        Meta(ge=1_000, le=1_000_000_000, description="a whole number of records from 1000 to 1000000000"),
+    ] = 5_000_000
+    old_segments: Annotated[
+        Literal["keep", "archive", "remove"],
+        Meta(description='"keep", "archive" or "remove"'),
+    ] = "keep"
+    archive: Folder = Path("archive")
 
 
 class Database(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -229,7 +238,9 @@ def load(path: Path | str) -> Config:
         admin=sections.admin,
         campus=sections.campus,
         policy=sections.policy,
-        journal=msgspec.structs.replace(sections.journal, folder=file.parent / sections.journal.folder),
+        journal=msgspec.structs.replace(
+            sections.journal, folder=file.parent / sections.journal.folder, archive=file.parent / sections.journal.archive
+        ),
         database=msgspec.structs.replace(sections.database, folder=file.parent / sections.database.folder),
         keys=msgspec.structs.replace(sections.keys, folder=file.parent / sections.keys.folder),
     )
@@ -463,6 +474,12 @@ identity_days = 8
 folder = "journal"
 # The size of one file of the journal; a multiple of 4096.
 segment_bytes = 67108864
+# A snapshot is made after so many records, and when the business date has moved on; a start goes on from the newest one.
+snapshot_records = 5000000
+# What becomes of files that no start needs any more, once PostgreSQL has them too: "keep", "archive" (moved to the folder below)
+# or "remove".
+old_segments = "keep"
+archive = "archive"
 
 [database]
 # "embedded" runs a PostgreSQL of its own in the folder below; "postgresql://user@host/database" uses yours instead.

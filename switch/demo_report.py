@@ -86,7 +86,7 @@ async def _settled(journal: Path, address: str) -> Books:
         replica = _core.Replica(journal)
         until = time.monotonic() + SETTLE_SECONDS
         async with Settlement.connect(address) as database:
-            while (position := await database.follow(replica.identity)) < (durable := replica.durable):
+            while (position := (await database.follow(replica.identity)).position) < (durable := replica.durable):
                 if time.monotonic() > until:
                     raise BooksUnread(f"PostgreSQL is still {durable - position:,} records behind after {SETTLE_SECONDS:g} s.")
                 await asyncio.sleep(0.05)

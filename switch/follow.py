@@ -6,6 +6,9 @@ reach an authorization. So this is a process of its own, which `switch serve` st
 Always true here: the only memory of how far it has come is the position in PostgreSQL, committed together with the rows. So
 it may be killed at any moment. At most two chunks are held, however far PostgreSQL is behind.
 
+It also looks after the journal: it makes snapshots of its replica, from which starts go on, and takes away the segments that
+no start needs any more. A snapshot is made only of a record that PostgreSQL has, so whatever a snapshot makes superfluous is settled.
+
 How it works: a replica of the ledger (in the core) replays durable records and encodes their rows as chunks. While one chunk
 commits, the next is encoded on a thread of its own, with Python's lock released. When PostgreSQL fails, a new connection is made
 with growing pauses, and the position read there says which of the chunks in hand comes next; if none does, a fresh replica is
@@ -27,14 +30,14 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
-from switch import _core, settlement
-from switch.settlement import Chunk, PositionMoved, Settlement, SettlementRefused
+from switch import _core, config, settlement
+from switch.settlement import Chunk, Followed, PositionMoved, Settlement, SettlementRefused
 
-__all__ = ["Follower", "Progress", "Replica", "main"]
+__all__ = ["Follower", "Journal", "Progress", "Replica", "Upkeep", "main"]
 
 RECORDS_MAX: Final = 8192
 """Records in a chunk: enough that a commit's fixed costs vanish while catching up, few enough to hold two in memory."""
@@ -57,6 +60,9 @@ BACKOFF_SECONDS: Final = (0.1, 5.0)
 STOP_SECONDS: Final = 10.0
 """To reach the durable mark after SIGTERM; what is left then, the next start brings."""
 
+UPKEEP_PAUSE_SECONDS: Final = 60.0
+"""After a snapshot that failed, mostly for want of room, before the next attempt."""
+
 STDIN: Final = 0
 STDOUT: Final = 1
 
@@ -76,19 +82,61 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is not connected; one sentence."""
     rows: int = 0
     """Rows committed since this process started."""
+    snapshot: int = 0
+    """The record of the newest snapshot; 0: there is none yet."""
+    upkeep_error: str | None = None
+    """Why the last snapshot, or the removal of segments after it, failed; one sentence."""
 
 
 class Replica(Protocol):
     """What the follower needs of `switch._core.Replica`."""
 
     @property
-    def identity(self) -> str: ...
-    @property
     def position(self) -> int: ...
     @property
     def durable(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
+    @property
+    def remarks(self) -> list[str]: ...
     def advance(self, until: int) -> None: ...
     def collect(self, records_max: int) -> Chunk | None: ...
+    def snapshot(self) -> None: ...
+    def retire(self, archive: Path | None) -> int: ...
+
+
+class Journal(Protocol):
+    """The journal to follow."""
+
+    @property
+    def identity(self) -> str:
+        """Which one it is."""
+
+    def replica(self, until: int) -> Replica:
+        """A replica at or before the record `until`, as near as snapshots allow."""
+
+
+class JournalFolder:
+    """The journal in a folder, through the core."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def identity(self) -> str:
+        return _core.journal_identity(self._folder)
+
+    def replica(self, until: int) -> Replica:
+        return _core.Replica(self._folder, until=until)
+
+
+class Upkeep(msgspec.Struct, frozen=True, kw_only=True):
+    """How the journal is looked after."""
+
+    snapshot_records: int
+    """A snapshot is made after so many records, and when the business date has moved on."""
+    old_segments: Literal["keep", "archive", "remove"]
+    archive: Path
 
 
 class Follower:
@@ -98,9 +146,10 @@ class Follower:
     tries again; it raises `SettlementRefused` where database and journal do not belong together, and what the replica raises.
     """
 
-    def __init__(self, address: str, open_replica: Callable[[], Replica], report: Callable[[Progress], None]) -> None:
+    def __init__(self, address: str, journal: Journal, upkeep: Upkeep, report: Callable[[Progress], None]) -> None:
         self._address = address
-        self._open_replica = open_replica
+        self._journal = journal
+        self._upkeep = upkeep
         self._report = report
         self._progress = Progress()
         self._moved = asyncio.Event()
@@ -108,8 +157,11 @@ class Follower:
         self._catch_up = True
         # The replica belongs to this thread while a call runs on it; asked from here meanwhile, it would hold up everything.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replica")
-        self._replica: Replica
+        self._replica: Replica | None = None
         self._identity = ""
+        # The business date of the newest record that is settled, and that of the newest snapshot.
+        self._dates = ("", "")
+        self._next_upkeep = 0.0
         # Encoded, oldest first. One is encoded only while the one before it commits, so in between the replica may be asked.
         self._chunks: collections.deque[Chunk] = collections.deque()
         self._encoding: asyncio.Future[Chunk | None] | None = None
@@ -127,8 +179,7 @@ class Follower:
         self._report(self._progress)
         reporter = asyncio.create_task(self._report_moves())
         try:
-            self._replica = await self._on_thread(self._open_replica)
-            self._identity = self._replica.identity
+            self._identity = await self._on_thread(lambda: self._journal.identity)
             pause, pause_max = BACKOFF_SECONDS
             while not self._stopping.is_set():
                 settled = self._progress.settled
@@ -162,9 +213,12 @@ class Follower:
     async def _settle(self, database: Settlement) -> None:
         """Commit chunk after chunk on one connection, until told to stop."""
         until: int | None = None
+        replica = self._held()
         while True:
+            if self._snapshot_is_due() and replica.position == self._progress.settled and self._encoding is None:
+                await self._look_after_journal()
             chunk = await self._next_chunk()
-            self._note(durable=self._replica.durable)
+            self._note(durable=replica.durable)
             if self._stopping.is_set():
                 if until is None:
                     until = self._progress.durable if self._catch_up else 0
@@ -173,37 +227,84 @@ class Follower:
             if chunk is None:
                 await self._wait_for_records(database)
                 continue
-            self._encode()
+            if not self._snapshot_is_due():
+                # Otherwise the replica stays where PostgreSQL will be, and its snapshot is made there.
+                self._encode()
             await database.commit(self._identity, chunk)
             self._chunks.popleft()
+            self._dates = (max([self._dates[0], *chunk.business_dates]), self._dates[1] or self._dates[0])
             self._note(settled=chunk.last, rows=self._progress.rows + chunk.rows)
 
+    def _snapshot_is_due(self) -> bool:
+        since = self._progress.settled - self._progress.snapshot
+        date, date_of_snapshot = self._dates
+        due = since >= self._upkeep.snapshot_records or (since > 0 and date > date_of_snapshot > "")
+        return due and asyncio.get_running_loop().time() >= self._next_upkeep
+
+    async def _look_after_journal(self) -> None:
+        """Make a snapshot, and take away what it makes superfluous. What fails is told and tried again later."""
+        replica, archive = self._held(), self._upkeep.archive if self._upkeep.old_segments == "archive" else None
+        try:
+            await self._on_thread(replica.snapshot)
+            self._dates = (self._dates[0], self._dates[0])
+            self._note(snapshot=replica.position, upkeep_error=None)
+            log.info("a snapshot of record %d was made", replica.position)
+            if self._upkeep.old_segments != "keep":
+                retired = await self._on_thread(replica.retire, archive)
+                if retired and archive:
+                    log.info("%d segments were moved to the archive", retired)
+                elif retired:
+                    log.info("%d segments were removed", retired)
+        except _core.CoreError as failure:
+            self._next_upkeep = asyncio.get_running_loop().time() + UPKEEP_PAUSE_SECONDS
+            log.warning("%s", failure)
+            self._note(upkeep_error=str(failure))
+
+    def _held(self) -> Replica:
+        assert self._replica is not None, "a replica is opened when PostgreSQL has told where it is"
+        return self._replica
+
     async def _wait_for_records(self, database: Settlement) -> None:
-        while self._replica.durable <= self._replica.position and not self._stopping.is_set():
+        replica = self._held()
+        while replica.durable <= replica.position and not self._stopping.is_set():
             if database.lost:
                 raise ConnectionResetError("it closed the connection")
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _align(self, settled: int) -> None:
-        """See to it that the next chunk begins right behind `settled`, the position in PostgreSQL."""
+    async def _align(self, followed: Followed) -> None:
+        """See to it that the next chunk begins right behind where PostgreSQL is, on the history that it has."""
+        settled = followed.position
         await self._encoded()
         while self._chunks and self._chunks[0].last <= settled:
             # It had been committed; only the answer was lost.
             self._chunks.popleft()
-        ready = self._chunks[0].first - 1 if self._chunks else self._replica.position
-        if ready != settled:
+        replica = self._replica
+        ready = self._chunks[0].first - 1 if self._chunks else (replica.position if replica else -1)
+        if replica is None or ready != settled:
             self._chunks.clear()
-            if self._replica.position > settled:
-                self._replica = await self._on_thread(self._open_replica)
-            durable = self._replica.durable
+            if replica is None or replica.position > settled:
+                replica = self._replica = await self._open_replica(settled)
+            durable = replica.durable
             if settled > durable:
                 raise SettlementRefused(
                     f"PostgreSQL has this journal up to record {settled}, but the journal ends at {durable}: its folder is an"
                     " older copy or has lost records. Put back the right folder, or settle into a new database."
                 )
-            while self._replica.position < settled:
-                await self._on_thread(self._replica.advance, min(settled, self._replica.position + ADVANCE_MAX))
-        self._note(settled=settled, durable=self._replica.durable)
+            while replica.position < settled:
+                await self._on_thread(replica.advance, min(settled, replica.position + ADVANCE_MAX))
+            if settled and followed.hash not in (None, replica.hash):
+                raise SettlementRefused(
+                    f"Up to record {settled} PostgreSQL has another history than this journal: its folder was put back from an older"
+                    " copy and has gone on differently. Put back the right folder, or settle into a new database."
+                )
+        self._note(settled=settled, durable=replica.durable)
+
+    async def _open_replica(self, settled: int) -> Replica:
+        replica = await self._on_thread(self._journal.replica, settled)
+        for remark in replica.remarks:
+            log.warning("%s", remark)
+        self._note(snapshot=replica.position)
+        return replica
 
     async def _next_chunk(self) -> Chunk | None:
         """The chunk to commit next, which stays at the head of the queue; None: all that is durable is settled."""
@@ -215,7 +316,7 @@ class Follower:
     def _encode(self) -> None:
         """Begin to encode the next chunk, unless two are in hand."""
         if self._encoding is None and len(self._chunks) < CHUNKS_MAX:
-            self._encoding = self._on_thread(self._replica.collect, RECORDS_MAX)
+            self._encoding = self._on_thread(self._held().collect, RECORDS_MAX)
 
     async def _encoded(self) -> None:
         """Wait for the chunk that is being encoded, if any, and queue it."""
@@ -244,14 +345,15 @@ class Follower:
             await asyncio.sleep(REPORT_SECONDS)
 
 
-def main(journal: Path, address: str) -> int:
+def main(journal: config.Journal, address: str) -> int:
     """Run the follower as this process and return its exit status: 0, or 1 where an operator is needed."""
-    return asyncio.run(serve(lambda: _core.Replica(str(journal)), address))
+    upkeep = Upkeep(snapshot_records=journal.snapshot_records, old_segments=journal.old_segments, archive=journal.archive)
+    return asyncio.run(serve(JournalFolder(journal.folder), upkeep, address))
 
 
-async def serve(open_replica: Callable[[], Replica], address: str) -> int:
+async def serve(journal: Journal, upkeep: Upkeep, address: str) -> int:
     """Run a follower that ends on signals and with its parent, and return the exit status."""
-    follower = Follower(address, open_replica, _print)
+    follower = Follower(address, journal, upkeep, _print)
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
 

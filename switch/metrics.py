@@ -107,6 +107,11 @@ class _Switch(Collector):
         lag = max(0, now.durable - settled.settled)
         yield GaugeMetricFamily("switch_settlement_lag_records", "Durable records that PostgreSQL does not have yet.", value=lag)
         yield GaugeMetricFamily("switch_settlement_connected", "Whether the follower has its database.", value=settled.connected)
+        yield GaugeMetricFamily("switch_snapshot_position", "The record of the newest snapshot.", value=settled.snapshot)
+        since = max(0, now.durable - settled.snapshot)
+        yield GaugeMetricFamily("switch_snapshot_lag_records", "Durable records that a start would replay.", value=since)
+        failing = settled.upkeep_error is not None
+        yield GaugeMetricFamily("switch_snapshot_failing", "Whether the last snapshot, or the removal after it, failed.", value=failing)
         yield GaugeMetricFamily("switch_connections", "Open connections of terminals.", value=now.connections.open)
         yield CounterMetricFamily("switch_connections_accepted", "Connections ever accepted.", value=now.connections.accepted)
         closed = CounterMetricFamily("switch_connections_closed", "Connections closed, by reason.", labels=["reason"])

@@ -1,11 +1,12 @@
 """Reconciliation: the ledger and the settlement database, compared account by account to the fen.
 
 Always true here: both sides stand at the same record. The database is read in one transaction, its own position with it, and the
-ledger is replayed from the journal up to exactly that position, by a replica that shares nothing with the running switch. So it
-may run at any time, beside the switch or without it, and a difference is never merely something on its way.
+ledger is replayed from the journal, or from a snapshot on, up to exactly that position, by a replica that shares nothing with the
+running switch. So it may run at any time, beside the switch or without it, and a difference is never merely something on its way.
 
-What is compared: every account's kind, owner, balance and holds; each balance in the database with the sum of its postings there;
-and on either side the sum over all accounts with zero, because money only ever moves from one account to another.
+What is compared: the history, by the hash of the batch that holds that record; every account's kind, owner, balance and holds; each
+balance in the database with the sum of its postings there; and on either side the sum over all accounts with zero, because money only
+ever moves from one account to another.
 """
 
 import asyncio
@@ -35,6 +36,8 @@ class Ledger(Protocol):
     def identity(self) -> str: ...
     @property
     def durable(self) -> int: ...
+    @property
+    def hash(self) -> str: ...
     def advance(self, until: int) -> None: ...
     def accounts(self) -> bytes: ...
     def digest(self) -> str: ...
@@ -71,10 +74,10 @@ def reconcile(journal: Path, address: str) -> Reconciliation:
     Raises `ReconcileFailed` where the database cannot be read or is not this journal's, `switch._core.CoreError` where the
     journal cannot be read.
     """
-    return asyncio.run(reconcile_async(lambda: _core.Replica(str(journal)), address))
+    return asyncio.run(reconcile_async(lambda until: _core.Replica(journal, until=until), address))
 
 
-async def reconcile_async(open_ledger: Callable[[], Ledger], address: str) -> Reconciliation:
+async def reconcile_async(open_ledger: Callable[[int], Ledger], address: str) -> Reconciliation:
     """`reconcile` for a caller that runs asyncio itself."""
     try:
         async with Settlement.connect(address) as database:
@@ -86,8 +89,8 @@ async def reconcile_async(open_ledger: Callable[[], Ledger], address: str) -> Re
     return await asyncio.to_thread(_replay_and_compare, open_ledger, books)
 
 
-def _replay_and_compare(open_ledger: Callable[[], Ledger], books: Books) -> Reconciliation:
-    ledger = open_ledger()
+def _replay_and_compare(open_ledger: Callable[[int], Ledger], books: Books) -> Reconciliation:
+    ledger = open_ledger(books.position)
     if ledger.identity != books.journal:
         raise ReconcileFailed(f"The settlement database follows the journal {books.journal}, but this folder holds {ledger.identity}.")
     if ledger.durable < books.position:
@@ -105,6 +108,7 @@ def compare(ledger: Ledger, books: Books) -> Reconciliation:
     ledger_sum = ledger.sum()
     settlement_sum = sum(account.balance for account in books.accounts.values())
     differences = [
+        *_parted_history(ledger, books),
         *_unequal_accounts(accounts, books),
         *_underived_balances(books),
         *_open_sums((("ledger", ledger_sum), ("settlement database", settlement_sum))),
@@ -123,6 +127,14 @@ def compare(ledger: Ledger, books: Books) -> Reconciliation:
         difference_count=len(differences),
         differences=differences[:DIFFERENCES_MAX],
     )
+
+
+def _parted_history(ledger: Ledger, books: Books) -> Iterator[str]:
+    if books.hash is not None and books.position and books.hash != ledger.hash:
+        yield (
+            f"Up to record {books.position} PostgreSQL has another history than this journal: its folder was put back from an"
+            " older copy and has gone on differently."
+        )
 
 
 def _unequal_accounts(accounts: Iterable[Account], books: Books) -> Iterator[str]:

@@ -71,6 +71,8 @@ def open_core(config: Config, connections_max: int) -> Iterator[Core]:
         mac_failures_max=config.terminals.mac_failures_max,
         connections_max=connections_max,
     )
+    for remark in core.remarks:
+        log.warning("%s; the start went on from what lies before", remark)
     try:
         yield core
     finally:
@@ -170,6 +172,8 @@ class Settling:
                     continue
                 if self._progress.error and self._progress.error != before.error:
                     log.warning("settlement waits: %s", self._progress.error)
+                if self._progress.upkeep_error and self._progress.upkeep_error != before.upkeep_error:
+                    log.warning("the journal is not looked after: %s", self._progress.upkeep_error)
 
     async def finish(self) -> None:
         """Have the follower bring PostgreSQL to the last record, and end."""

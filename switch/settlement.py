@@ -23,7 +23,7 @@ from typing import Final, Literal, NamedTuple, Protocol, Self
 
 import asyncpg
 
-__all__ = ["LOST", "Account", "Books", "Chunk", "PositionMoved", "Settlement", "SettlementRefused", "reason"]
+__all__ = ["LOST", "Account", "Books", "Chunk", "Followed", "PositionMoved", "Settlement", "SettlementRefused", "reason"]
 
 CONNECT_SECONDS: Final = 5.0
 """To reach PostgreSQL and to be let in; one that is frozen accepts and stays silent."""
@@ -72,6 +72,19 @@ class Chunk(Protocol):
     def rows(self) -> int:
         """Rows in all tables."""
 
+    @property
+    def hash(self) -> str:
+        """Hash of the journal's batch that holds its last record."""
+
+
+class Followed(NamedTuple):
+    """How far the database has followed its journal."""
+
+    position: int
+    """The last record that it has; 0: none."""
+    hash: str | None
+    """Hash of the batch that holds that record; None where it was not kept yet."""
+
 
 class Account(NamedTuple):
     """One account. `balance` and `holds` are in fen."""
@@ -88,6 +101,8 @@ class Books(NamedTuple):
 
     journal: str
     position: int
+    hash: str | None
+    """Hash of the batch that holds the record at `position`."""
     accounts: dict[int, Account]
     posted: dict[int, int]
     """What each account's postings add up to, by account."""
@@ -193,12 +208,12 @@ class Settlement:
         assert isinstance(version, int)
         return version
 
-    async def follow(self, journal: str) -> int:
-        """Tie the database to the journal with this identity, once, and return the position of the last record that it has.
+    async def follow(self, journal: str) -> Followed:
+        """Tie the database to the journal with this identity, once, and return how far it has followed it.
 
         Raises `SettlementRefused` where it follows another journal.
         """
-        query = "SELECT journal, position FROM journal_position"
+        query = "SELECT journal, position, hash FROM journal_position"
         row = await self._connection.fetchrow(query)
         if row is None:
             await self._connection.execute(
@@ -210,9 +225,7 @@ class Settlement:
                 f"The settlement database follows the journal {row and row['journal']}, not this one, {journal}: name this"
                 " journal's own database in the configuration, or an empty one."
             )
-        position = row["position"]
-        assert isinstance(position, int)
-        return position
+        return Followed(row["position"], row["hash"])
 
     async def commit(self, journal: str, chunk: Chunk) -> None:
         """Add a chunk's rows and move the position from before its first record to its last: both or nothing.
@@ -224,8 +237,9 @@ class Settlement:
         async with self._connection.transaction():
             # First, so that of two followers the second waits here and then finds the position moved.
             moved = await self._connection.execute(
-                "UPDATE journal_position SET position = $1, moved_at = now() WHERE journal = $2 AND position = $3",
+                "UPDATE journal_position SET position = $1, hash = $2, moved_at = now() WHERE journal = $3 AND position = $4",
                 chunk.last,
+                chunk.hash,
                 journal,
                 chunk.first - 1,
             )
@@ -265,7 +279,7 @@ class Settlement:
         """Everything that a reconciliation compares, all of one moment. Reads every posting."""
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
             made = await self._connection.fetchval("SELECT to_regclass('journal_position') IS NOT NULL")
-            where = await self._connection.fetchrow("SELECT journal, position FROM journal_position") if made else None
+            where = await self._connection.fetchrow("SELECT * FROM journal_position") if made else None
             if where is None:
                 raise SettlementRefused("The settlement database follows no journal yet: start the switch once.")
             accounts = await self._connection.fetch("SELECT account, kind, owner, balance, holds FROM account")
@@ -282,6 +296,8 @@ class Settlement:
         return Books(
             journal=where["journal"],
             position=where["position"],
+            # A database of an earlier version that no follower has brought up to date has no such column.
+            hash=where.get("hash"),
             accounts={row[0]: Account(*row) for row in accounts},
             posted={row[0]: row[1] for row in posted},
             postings=sums[0],

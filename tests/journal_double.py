@@ -93,6 +93,30 @@ class Chunk(NamedTuple):
     business_dates: list[str]
     tables: dict[str, bytes]
     rows: int
+    hash: str
+
+
+def history(position: int) -> str:
+    """Stands for the hash of the batch that holds this record."""
+    return f"{position:064x}"
+
+
+class Journal(NamedTuple):
+    """A folder made by `Replica.create`, as a follower takes it."""
+
+    folder: Path
+    records_max: int = sys.maxsize
+
+    @property
+    def identity(self) -> str:
+        return (self.folder / "identity").read_text()
+
+    def replica(self, until: int) -> "Replica":
+        assert until >= 0
+        return Replica(self.folder, self.records_max)
+
+
+NO_UPKEEP = follow.Upkeep(snapshot_records=10**9, old_segments="keep", archive=Path("archive"))
 
 
 class Replica:
@@ -143,6 +167,24 @@ class Replica:
         with self._borrow():
             return self._mark()
 
+    @property
+    def hash(self) -> str:
+        with self._borrow():
+            return history(self._position)
+
+    @property
+    def remarks(self) -> list[str]:
+        return []
+
+    def snapshot(self) -> None:
+        with self._borrow():
+            (self._folder / f"{self._position}.snapshot").touch()
+
+    def retire(self, archive: Path | None) -> int:
+        with self._borrow():
+            (self._folder / "retired").write_text(f"{self._position} {archive}")
+        return 1
+
     def _mark(self) -> int:
         return (self._folder / "durable").stat().st_size
 
@@ -188,6 +230,7 @@ class Replica:
             business_dates=sorted({business_date(position).isoformat() for position in range(first, last + 1)}),
             tables={table: copy_stream(content) for table, content in filled.items()},
             rows=sum(len(content) for content in filled.values()),
+            hash=history(last),
         )
 
     def accounts(self) -> bytes:
@@ -250,4 +293,4 @@ def spent(last: int) -> dict[str, int]:
 
 if __name__ == "__main__":
     journal, address = Path(sys.argv[1]), sys.argv[2]
-    sys.exit(asyncio.run(follow.serve(lambda: Replica(journal, SMALL_CHUNK), address)))
+    sys.exit(asyncio.run(follow.serve(Journal(journal, SMALL_CHUNK), NO_UPKEEP, address)))

@@ -5,18 +5,20 @@ import random
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 import msgspec
 import pytest
 
-from switch.follow import Follower, Progress
+from switch._core import CoreError
+from switch.follow import Follower, Progress, Upkeep
 from switch.settlement import Settlement, SettlementRefused
 from tests import journal_double as double
 from tests.conftest import execute, fetch, run_asyncio
-from tests.journal_double import Chunk, Replica
+from tests.journal_double import NO_UPKEEP, Chunk, Journal, Replica
 
 DEADLINE_SECONDS = 60
 SMALL_CHUNK = double.SMALL_CHUNK
@@ -37,16 +39,20 @@ def chance() -> random.Random:
 class Watched:
     """A follower in this process, its replicas counted, its progress awaited."""
 
-    def __init__(self, address: str, journal: Path) -> None:
+    def __init__(self, address: str, journal: Path, upkeep: Upkeep) -> None:
         self.replicas = 0
         self.seen: list[Progress] = []
-        self._journal = journal
+        self.journal = Journal(journal, SMALL_CHUNK)
         self._news = asyncio.Condition()
-        self.follower = Follower(address, self._open, self._report)
+        self.follower = Follower(address, self, upkeep, self._report)
 
-    def _open(self) -> Replica:
+    @property
+    def identity(self) -> str:
+        return self.journal.identity
+
+    def replica(self, until: int) -> Replica:
         self.replicas += 1
-        return Replica(self._journal, SMALL_CHUNK)
+        return self.journal.replica(until)
 
     def _report(self, progress: Progress) -> None:
         self.seen.append(progress)
@@ -66,8 +72,8 @@ class Watched:
 
 
 @contextlib.asynccontextmanager
-async def following(address: str, journal: Path) -> AsyncIterator[Watched]:
-    watched = Watched(address, journal)
+async def following(address: str, journal: Path, upkeep: Upkeep = NO_UPKEEP) -> AsyncIterator[Watched]:
+    watched = Watched(address, journal, upkeep)
     task = asyncio.create_task(watched.follower.run())
     try:
         yield watched
@@ -246,14 +252,19 @@ def test_a_database_restored_from_a_backup_is_caught_up(database_url: str, journ
             backup = replica.collect(500)
             assert backup is not None
             await database.commit(replica.identity, backup)
-        await execute(database_url, "CREATE TABLE saved AS TABLE account")
+        await execute(
+            database_url,
+            "CREATE TABLE saved AS TABLE account",
+            "CREATE TABLE saved_position AS SELECT hash AS saved_hash FROM journal_position",
+        )
         async with following(database_url, journal) as watched:
             await watched.until_settled(2000)
             replicas = watched.replicas
             await execute(
                 database_url,
                 "BEGIN; DELETE FROM transaction WHERE position > 500; DELETE FROM posting WHERE position > 500; DELETE FROM account;"
-                " INSERT INTO account TABLE saved; UPDATE journal_position SET position = 500; COMMIT",
+                " INSERT INTO account TABLE saved;"
+                " UPDATE journal_position SET position = 500, hash = saved_hash FROM saved_position; COMMIT",
             )
             Replica.make_durable(journal, 2500)
             await watched.until_settled(2500)
@@ -325,6 +336,105 @@ def test_a_journal_that_lost_records_is_refused(database_url: str, journal: Path
 
     with pytest.raises(SettlementRefused, match="up to record 300, but the journal ends at 299"):
         run_asyncio(run())
+
+
+# --- looking after the journal ---
+
+
+def upkeep(folder: Path, every: int = 10**9, old_segments: Literal["keep", "archive", "remove"] = "keep") -> Upkeep:
+    return Upkeep(snapshot_records=every, old_segments=old_segments, archive=folder / "archive")
+
+
+def snapshots(journal: Path) -> list[int]:
+    return sorted(int(file.stem) for file in journal.glob("*.snapshot"))
+
+
+def test_a_snapshot_is_made_only_of_what_postgresql_has(database_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled: list[int] = []
+    snapshot = Replica.snapshot
+
+    def snapshot_and_look(self: Replica) -> None:
+        snapshot(self)
+        # On the replica's thread, which has no event loop of its own.
+        ((position,),) = run_asyncio(fetch(database_url, "SELECT position FROM journal_position"))
+        settled.append(position)
+
+    async def run() -> None:
+        Replica.make_durable(journal, SMALL_CHUNK * 10)
+        async with following(database_url, journal, upkeep(journal, every=SMALL_CHUNK * 2)) as watched:
+            await watched.until_settled(SMALL_CHUNK * 10)
+            await watched.until(lambda progress: progress.snapshot > SMALL_CHUNK * 7)
+        await assert_settled(database_url, SMALL_CHUNK * 10)
+
+    monkeypatch.setattr(Replica, "snapshot", snapshot_and_look)
+    run_asyncio(run())
+    assert snapshots(journal) == settled
+    assert len(settled) >= 3
+    assert all(later - earlier >= SMALL_CHUNK * 2 for earlier, later in pairwise(settled))
+
+
+def test_a_new_business_date_makes_a_snapshot(database_url: str, journal: Path) -> None:
+    async def run() -> None:
+        Replica.make_durable(journal, 600)
+        async with following(database_url, journal, upkeep(journal)) as watched:
+            await watched.until_settled(600)
+            assert watched.seen[-1].snapshot == 0
+            Replica.make_durable(journal, 1200)
+            last = await watched.until(lambda progress: progress.snapshot > 0)
+            assert 1000 <= last.snapshot <= 1200
+            Replica.make_durable(journal, 1300)
+            await watched.until_settled(1300)
+        assert snapshots(journal) == [last.snapshot]
+
+    run_asyncio(run())
+
+
+@pytest.mark.parametrize("old_segments", ["keep", "archive", "remove"])
+def test_old_segments_go_where_they_are_told_to(
+    database_url: str, journal: Path, old_segments: Literal["keep", "archive", "remove"]
+) -> None:
+    async def run() -> None:
+        Replica.make_durable(journal, 500)
+        async with following(database_url, journal, upkeep(journal, 100, old_segments)) as watched:
+            await watched.until(lambda progress: progress.snapshot == 500 or progress.settled == 500)
+        retired = journal / "retired"
+        if old_segments == "keep":
+            assert not retired.exists()
+        else:
+            assert retired.read_text().endswith(str(journal / "archive" if old_segments == "archive" else None))
+
+    run_asyncio(run())
+
+
+def test_a_snapshot_that_fails_is_told_and_settlement_goes_on(database_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Replica) -> None:
+        raise CoreError("cannot write a snapshot: the disk is full")
+
+    async def run() -> None:
+        Replica.make_durable(journal, 1500)
+        async with following(database_url, journal, upkeep(journal, 100)) as watched:
+            last = await watched.until_settled(1500)
+            assert (last.upkeep_error, last.snapshot) == ("cannot write a snapshot: the disk is full", 0)
+            assert (last.error, last.connected) == (None, True)
+        await assert_settled(database_url, 1500)
+
+    monkeypatch.setattr(Replica, "snapshot", fail)
+    run_asyncio(run())
+
+
+def test_a_database_with_another_history_is_refused(database_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        Replica.make_durable(journal, 500)
+        async with following(database_url, journal) as watched:
+            await watched.until_settled(500)
+        monkeypatch.setattr(Replica, "hash", property(lambda self: f"{self.position:064x}"[::-1]))
+        Replica.make_durable(journal, 900)
+        watched = Watched(database_url, journal, NO_UPKEEP)
+        with pytest.raises(SettlementRefused, match="another history"):
+            await watched.follower.run()
+        assert await fetch(database_url, "SELECT position FROM journal_position") == [(500,)]
+
+    run_asyncio(run())
 
 
 # The process: journal_double.py runs `follow.serve` on the double.

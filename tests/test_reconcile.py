@@ -35,7 +35,7 @@ def journal(tmp_path: Path, database_url: str) -> Path:
 def reconcile_after(address: str, journal: Path, *statements: str) -> Reconciliation:
     async def run() -> Reconciliation:
         await execute(address, *statements)
-        return await reconcile_async(lambda: Replica(journal), address)
+        return await reconcile_async(lambda _: Replica(journal), address)
 
     return run_asyncio(run())
 
@@ -121,6 +121,6 @@ def test_what_cannot_be_compared_is_refused(database_url: str, journal: Path, tm
 def test_a_database_that_is_away_or_empty_is_refused(database_url: str, tmp_path: Path) -> None:
     folder = Replica.create(tmp_path / "journal")
     with pytest.raises(ReconcileFailed, match=r"^PostgreSQL: .*\.$"):
-        run_asyncio(reconcile_async(lambda: Replica(folder), "postgresql://switch@127.0.0.1:1/switch?sslmode=disable"))
+        run_asyncio(reconcile_async(lambda _: Replica(folder), "postgresql://switch@127.0.0.1:1/switch?sslmode=disable"))
     with pytest.raises(ReconcileFailed, match="follows no journal yet"):
         reconcile_after(database_url, folder)

@@ -67,6 +67,8 @@ def test_the_core_is_told_how_many_connections_are_served(monkeypatch: pytest.Mo
     told: list[int] = []
 
     class Double:
+        remarks: tuple[str, ...] = ()
+
         def __init__(self, **arguments: Any) -> None:
             told.append(arguments["connections_max"])
 

@@ -5,6 +5,7 @@
 //! | `echo` | serves the bare echo until its standard input ends |
 //! | `drive` | drives terminals against the switch or the echo, prints one JSON object |
 //! | `in-process` | times the core alone, prints one JSON object |
+//! | `startup` | times starts on a journal that it makes, prints one JSON object |
 //!
 //! A debug build refuses to measure: its figures would mislead. `--rehearsal` lets it run all the same, for tests.
 
@@ -19,6 +20,7 @@ use driver::{Peer, Plan};
 mod driver;
 mod echo;
 mod in_process;
+mod startup;
 mod terminal;
 
 /// Why there is no figure: one sentence.
@@ -28,6 +30,7 @@ const USAGE: &str = "switch_benchmarks echo
 switch_benchmarks drive --address HOST:PORT --campus FOLDER [--echo] [--first-terminal N] [--connections N] [--depth N]
                         [--warm-up SECONDS] [--seconds SECONDS]
 switch_benchmarks in-process --campus FOLDER [--purchases N]
+switch_benchmarks startup --folder FOLDER [--records N] [--cards N] [--batch N]
 all: [--rehearsal]";
 
 fn main() -> ExitCode {
@@ -45,6 +48,8 @@ fn run() -> Result<(), Failure> {
     let mut rehearsal = false;
     let mut address = None;
     let mut purchases = 1_000_000;
+    let mut folder = None;
+    let mut scale = startup::Scale { records: 10_000_000, cards: 1_000_000, batch: 256 };
     let mut plan = Plan {
         peer: Peer::Switch,
         address: ([127, 0, 0, 1], 0).into(),
@@ -69,6 +74,10 @@ fn run() -> Result<(), Failure> {
             Arg::Long("warm-up") => plan.warm_up = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
             Arg::Long("seconds") => plan.measured = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
             Arg::Long("purchases") => purchases = arguments.value()?.parse()?,
+            Arg::Long("folder") => folder = Some(arguments.value()?),
+            Arg::Long("records") => scale.records = arguments.value()?.parse()?,
+            Arg::Long("cards") => scale.cards = arguments.value()?.parse()?,
+            Arg::Long("batch") => scale.batch = arguments.value()?.parse()?,
             Arg::Long("help") => {
                 println!("{USAGE}");
                 return Ok(());
@@ -88,6 +97,11 @@ fn run() -> Result<(), Failure> {
         }
         Some("in-process") => {
             println!("{}", in_process::measure(&plan.campus, purchases)?);
+            Ok(())
+        }
+        Some("startup") => {
+            let folder = folder.ok_or("startup needs --folder")?;
+            println!("{}", startup::measure(folder.as_ref(), &scale)?);
             Ok(())
         }
         _ => Err(format!("which command? The usage is:\n{USAGE}").into()),

@@ -32,4 +32,5 @@ pub mod reactor;
 pub mod replica;
 pub mod session;
 pub mod show;
+pub mod snapshot;
 pub mod stats;

@@ -16,12 +16,13 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::authorizer::{Authorizer, Settings};
 use crate::import::import;
-use crate::journal::{Journal, Options};
+use crate::journal::{FolderStorage, Journal, Locked, Options, identity};
 use crate::ledger::{Ledger, Policy};
 use crate::mac::KeyEncryptionKey;
 use crate::reactor::{Bounds, Reactor, wall_clock};
 use crate::replica::{self, Replica};
 use crate::show::{KINDS, show};
+use crate::snapshot::{self, Resumed};
 
 create_exception!(switch._core, CoreError, PyException);
 
@@ -34,6 +35,10 @@ fn random_nonce() -> [u8; 8] {
     let filled = rustix::rand::getrandom(nonce.as_mut_slice(), rustix::rand::GetRandomFlags::empty());
     assert_eq!(filled, Ok(nonce.len()), "the system gives random numbers");
     nonce
+}
+
+fn hex(hash: [u8; 32]) -> String {
+    blake3::Hash::from_bytes(hash).to_hex().to_string()
 }
 
 fn json<'py>(py: Python<'py>, value: &impl serde::Serialize) -> PyResult<Bound<'py, PyBytes>> {
@@ -51,6 +56,8 @@ fn shown<'py>(py: Python<'py>, ledger: &Ledger, kind: &str, identifier: &str) ->
 #[pyclass(unsendable, module = "switch._core")]
 struct Core {
     reactor: Option<Reactor>,
+    #[pyo3(get)]
+    remarks: Vec<String>,
 }
 
 impl Core {
@@ -84,8 +91,8 @@ impl Core {
         })?;
         let settings = Settings { policy: Policy { amount_max, identity_days }, timezone, key: KeyEncryptionKey::new(key) };
         let bounds = Bounds { connections_max, mac_failures_max };
-        let reactor = py.detach(|| open(&journal, segment_bytes, settings, bounds)).map_err(failed)?;
-        Ok(Self { reactor: Some(reactor) })
+        let (reactor, remarks) = py.detach(|| open(&journal, segment_bytes, settings, bounds)).map_err(failed)?;
+        Ok(Self { reactor: Some(reactor), remarks })
     }
 
     #[staticmethod]
@@ -170,15 +177,15 @@ impl Core {
     }
 }
 
-fn open(folder: &Path, segment_bytes: u64, settings: Settings, bounds: Bounds) -> Result<Reactor, String> {
-    let mut ledger = Ledger::new();
+/// The pump on an open journal, and what was wrong with snapshots that were passed over.
+fn open(folder: &Path, segment_bytes: u64, settings: Settings, bounds: Bounds) -> Result<(Reactor, Vec<String>), String> {
     let options = Options { segment_bytes, ..Options::default() };
-    let journal = Journal::open(folder, &options, &mut |position, record| ledger.replay(position, record).map(|_| ()));
-    let journal = journal.map_err(|error| error.to_string())?;
+    let resumed = Locked::folder(folder).and_then(|locked| snapshot::resume(locked, &options));
+    let Resumed { ledger, journal, passed_over, .. } = resumed.map_err(|error| error.to_string())?;
     let authorizer = Authorizer::new(ledger, journal, settings, random_nonce, wall_clock())?;
     let mut reactor = Reactor::new(authorizer, bounds).map_err(|error| format!("no epoll descriptor could be had: {error}"))?;
     reactor.after_command();
-    Ok(reactor)
+    Ok((reactor, passed_over))
 }
 
 /// Rows of some records that follow each other, as COPY takes them.
@@ -189,6 +196,7 @@ struct Chunk {
     business_dates: Vec<String>,
     tables: Py<PyDict>,
     rows: u64,
+    hash: String,
 }
 
 /// A second ledger that follows a journal.
@@ -207,9 +215,29 @@ impl PythonReplica {
 #[pymethods]
 impl PythonReplica {
     #[new]
-    fn new(py: Python<'_>, journal: PathBuf) -> PyResult<Self> {
-        let replica = py.detach(|| Replica::open(&journal)).map_err(failed)?;
+    #[pyo3(signature = (journal, *, until = u64::MAX))]
+    fn new(py: Python<'_>, journal: PathBuf, until: u64) -> PyResult<Self> {
+        let replica = py.detach(|| Replica::open(&journal, until)).map_err(failed)?;
         Ok(Self { replica: std::sync::Mutex::new(replica) })
+    }
+
+    #[getter]
+    fn remarks(&self, py: Python<'_>) -> Vec<String> {
+        self.with(py, |replica| replica.passed_over().to_vec())
+    }
+
+    #[getter]
+    fn hash(&self, py: Python<'_>) -> String {
+        hex(self.with(py, |replica| replica.hash()))
+    }
+
+    fn snapshot(&self, py: Python<'_>) -> PyResult<()> {
+        self.with(py, |replica| replica.snapshot()).map_err(failed)
+    }
+
+    #[pyo3(signature = (archive = None))]
+    fn retire(&self, py: Python<'_>, archive: Option<PathBuf>) -> PyResult<u64> {
+        self.with(py, |replica| replica.retire(archive.as_deref())).map_err(failed)
     }
 
     #[getter]
@@ -246,6 +274,7 @@ impl PythonReplica {
             business_dates: chunk.business_dates.iter().map(ToString::to_string).collect(),
             tables: tables.unbind(),
             rows: chunk.rows,
+            hash: hex(chunk.hash),
         }))
     }
 
@@ -255,7 +284,7 @@ impl PythonReplica {
     }
 
     fn digest(&self, py: Python<'_>) -> String {
-        blake3::Hash::from_bytes(self.with(py, |replica| replica.ledger().digest())).to_hex().to_string()
+        hex(self.with(py, |replica| replica.ledger().digest()))
     }
 
     fn sum(&self, py: Python<'_>) -> i128 {
@@ -266,6 +295,12 @@ impl PythonReplica {
         let replica = self.replica.lock().expect("nobody panicked");
         shown(py, replica.ledger(), kind, identifier)
     }
+}
+
+#[pyfunction]
+fn journal_identity(py: Python<'_>, journal: PathBuf) -> PyResult<String> {
+    let identity = py.detach(|| identity(&FolderStorage::new(&journal))).map_err(failed)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(identity)))
 }
 
 #[pyfunction]
@@ -280,5 +315,6 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Core>()?;
     module.add_class::<PythonReplica>()?;
     module.add_class::<Chunk>()?;
+    module.add_function(wrap_pyfunction!(journal_identity, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)
 }

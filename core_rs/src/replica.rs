@@ -13,20 +13,25 @@ use serde::Serialize;
 use crate::calendar::{Date, Timestamp};
 use crate::card_number::CardNumber;
 use crate::copy::{CopyStream, Row};
-use crate::journal::{
-    DurableMark, FolderStorage, Identity, JournalError, RECORD_OVERHEAD_BYTES, Reader, Records, Storage, inspect,
-};
+use crate::journal::{self, Bookmark, DurableMark, FolderStorage, Hash, Identity, JournalError, Reader, Records, Storage, inspect};
 use crate::ledger::command::{Decoded, touched};
 use crate::ledger::{Command, Ledger, Outcome, Request};
+use crate::snapshot::{self, Loaded, load_newest};
 
 /// A ledger that follows a journal.
 pub struct Replica {
+    storage: Arc<dyn Storage>,
     ledger: Ledger,
     reader: Reader,
     mark: DurableMark,
-    /// The payload of the batch that is being taken, and how much of it has been.
+    /// The record whose snapshot it began with: durable, even where a power cut has set the mark back.
+    known: u64,
+    /// What was wrong with newer snapshots.
+    passed_over: Vec<String>,
+    /// The batch that holds the last record taken, how much of it has been taken, and where it begins.
     batch: Vec<u8>,
     taken: usize,
+    before: Bookmark,
     /// For each account the chunk in which it was last touched.
     touched: Vec<u64>,
     chunks: u64,
@@ -44,23 +49,47 @@ pub struct Chunk {
     pub tables: Vec<(&'static str, Vec<u8>)>,
     /// Rows in all of them.
     pub rows: u64,
+    /// Hash of the batch that holds the last record: it fixes the whole history up to it.
+    pub hash: Hash,
 }
 
 impl Replica {
-    /// A replica before the first record of the journal in `folder`.
+    /// A replica of the journal in `folder` that begins with the newest snapshot at or before `until`, or before the first
+    /// record.
     ///
     /// # Errors
-    /// The journal's, where it cannot be read.
-    pub fn open(folder: &Path) -> Result<Self, JournalError> {
-        Ok(Self {
-            ledger: Ledger::new(),
-            reader: Reader::open(folder)?,
-            mark: DurableMark::open(folder)?,
+    /// The journal's, where it cannot be read, or begins only behind what a snapshot tells.
+    pub fn open(folder: &Path, until: u64) -> Result<Self, JournalError> {
+        Self::open_on(Arc::new(FolderStorage::new(folder)), until)
+    }
+
+    /// The same in any storage.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_on(storage: Arc<dyn Storage>, until: u64) -> Result<Self, JournalError> {
+        let Loaded { ledger, snapshot, passed_over } = load_newest(&*storage, until)?;
+        let reader = Reader::open_on(Arc::clone(&storage), snapshot.as_ref().map(|snapshot| &snapshot.bookmark))?;
+        let mut replica = Self {
+            mark: DurableMark::open_on(&*storage)?,
+            storage,
+            known: ledger.position(),
+            ledger,
+            passed_over,
             batch: Vec::new(),
             taken: 0,
+            before: reader.bookmark(),
+            reader,
             touched: Vec::new(),
             chunks: 0,
-        })
+        };
+        if replica.before.position < replica.known {
+            // The snapshot was taken in the middle of a batch.
+            replica.read_batch(replica.known)?;
+            let (_, rest) = Records::new(&replica.batch, replica.before.position + 1).after(replica.known).payload();
+            replica.taken = replica.batch.len() - rest.len();
+        }
+        Ok(replica)
     }
 
     /// Which journal it follows.
@@ -75,12 +104,57 @@ impl Replica {
         &self.ledger
     }
 
+    /// What was wrong with snapshots that it would rather have begun with: a sentence each.
+    #[must_use]
+    pub fn passed_over(&self) -> &[String] {
+        &self.passed_over
+    }
+
+    /// Hash of the batch that holds the last record applied: it fixes the whole history up to it.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        self.reader.hash()
+    }
+
     /// The position up to which the journal is durable now.
     ///
     /// # Errors
     /// Where the mark cannot be read or belongs to another journal.
     pub fn durable(&self) -> Result<u64, JournalError> {
-        self.mark.load(self.identity())
+        Ok(self.mark.load(self.identity())?.max(self.known))
+    }
+
+    /// Writes a snapshot of the state as it is now, and removes those that are one too many.
+    ///
+    /// # Errors
+    /// A sentence; the snapshots that were there stay.
+    pub fn snapshot(&self) -> Result<(), String> {
+        let whole = self.taken == self.batch.len();
+        let bookmark = if whole { self.reader.bookmark() } else { self.before };
+        let failed = |error| format!("cannot write a snapshot in {}: {error}", self.storage.place(""));
+        snapshot::write(&*self.storage, &self.ledger, &bookmark).map_err(failed)
+    }
+
+    /// Takes away the segments that no start needs any more, and gives how many; see [`snapshot::retire`]. With `archive`
+    /// they are put there before.
+    ///
+    /// # Errors
+    /// A sentence; what is left has no gap.
+    pub fn retire(&self, archive: Option<&Path>) -> Result<u64, String> {
+        let folder = self.storage.place("");
+        snapshot::retire(&*self.storage, &mut |name| {
+            archive.map_or(Ok(()), |archive| journal::archive(Path::new(&folder), archive, name))
+        })
+    }
+
+    /// Reads the next batch. `false`: none is durable.
+    fn read_batch(&mut self, durable: u64) -> Result<bool, JournalError> {
+        let before = self.reader.bookmark();
+        let Some(batch) = self.reader.next_batch(durable)? else { return Ok(false) };
+        self.batch.clear();
+        self.batch.extend_from_slice(batch.payload());
+        (self.taken, self.before) = (0, before);
+        Ok(true)
     }
 
     /// Applies records up to and including `until`, or as far as `durable` goes, and gives each to `each`.
@@ -91,21 +165,15 @@ impl Replica {
         each: &mut impl FnMut(&Ledger, &Decoded<'_>, &Outcome),
     ) -> Result<(), JournalError> {
         while self.ledger.position() < until {
-            if self.taken == self.batch.len() {
-                self.batch.clear();
-                self.taken = 0;
-                let Some(batch) = self.reader.next_batch(durable)? else { return Ok(()) };
-                self.batch.extend_from_slice(batch.payload());
+            if self.taken == self.batch.len() && !self.read_batch(durable)? {
+                return Ok(());
             }
-            for (position, record) in Records::new(&self.batch[self.taken..], self.ledger.position() + 1) {
-                if position > until {
-                    break;
-                }
-                let (decoded, outcome) =
-                    self.ledger.replay(position, record).map_err(|cause| JournalError::Rejected { position, cause })?;
-                each(&self.ledger, &decoded, &outcome);
-                self.taken += record.len() + RECORD_OVERHEAD_BYTES;
-            }
+            let first = self.ledger.position() + 1;
+            let records = Records::new(&self.batch[self.taken..], first).take_while(|(position, _)| *position <= until);
+            let replayed = self.ledger.replay_all(records, each);
+            replayed.map_err(|stopped| JournalError::Rejected { position: stopped.position, cause: stopped.cause })?;
+            let (_, rest) = Records::new(&self.batch[self.taken..], first).after(self.ledger.position()).payload();
+            self.taken = self.batch.len() - rest.len();
         }
         Ok(())
     }
@@ -150,7 +218,7 @@ impl Replica {
             }
         })?;
         self.touched = touched_at;
-        Ok(Some(rows.finish(&self.ledger, first)))
+        Ok(Some(rows.finish(&self.ledger, first, self.hash())))
     }
 
     /// Every account: number, kind, owner, balance, holds.
@@ -268,7 +336,7 @@ impl Rows {
             .end();
     }
 
-    fn finish(mut self, ledger: &Ledger, first: u64) -> Chunk {
+    fn finish(mut self, ledger: &Ledger, first: u64, hash: Hash) -> Chunk {
         let registry = ledger.registry();
         let mut accounts = CopyStream::new(5, self.accounts.len() * 64);
         let mut holders = CopyStream::new(3, 0);
@@ -336,7 +404,7 @@ impl Rows {
         ];
         let rows = streams.iter().map(|(_, stream)| stream.rows()).sum();
         let tables = streams.into_iter().filter_map(|(name, stream)| stream.finish().map(|bytes| (name, bytes))).collect();
-        Chunk { first, last: ledger.position(), business_dates: self.dates.into_iter().collect(), tables, rows }
+        Chunk { first, last: ledger.position(), business_dates: self.dates.into_iter().collect(), tables, rows, hash }
     }
 }
 

@@ -513,7 +513,7 @@ fn a_missing_shortened_or_foreign_segment_is_refused() {
     Journal::create_on(&other, *b"another journal!", &SMALL).expect("an empty disk");
     let foreign = other.content("00000001.segment").expect("its segment");
     let cases: [(&str, Damage); 7] = [
-        ("is missing", &|disk| disk.remove("00000001.segment").expect("there")),
+        ("begins with memory/00000002.segment", &|disk| disk.remove("00000001.segment").expect("there")),
         ("is missing", &|disk| disk.remove("00000002.segment").expect("there")),
         ("is missing", &|disk| {
             disk.remove("00000002.segment").expect("there");
@@ -612,7 +612,7 @@ fn a_reader_sees_what_is_durable_and_nothing_else() {
     let (mut journal, _) = open(&storage).expect("an empty journal");
     journal.drive().expect("a working disk");
     let mark = DurableMark::open_on(&storage).expect("the mark");
-    let mut reader = Reader::open_on(shared(&storage)).expect("the first segment");
+    let mut reader = Reader::open_on(shared(&storage), None).expect("the first segment");
     assert_eq!(reader.identity(), IDENTITY);
     let (mut written, mut read) = (Records::new(), Records::new());
     for number in 0..40 {
@@ -643,7 +643,7 @@ fn a_reader_sees_what_is_durable_and_nothing_else() {
 fn a_reader_names_damage() {
     let (storage, _) = filled();
     storage.alter("00000001.segment", |content| content[BLOCK_BYTES..][..SECTOR_BYTES].fill(0));
-    let mut reader = Reader::open_on(shared(&storage)).expect("the first segment");
+    let mut reader = Reader::open_on(shared(&storage), None).expect("the first segment");
     let error = reader.next_batch(6).expect_err("a missing batch");
     assert!(error.to_string().contains("not whole, but record 6 is durable"), "{error}");
 }

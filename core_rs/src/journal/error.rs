@@ -45,6 +45,11 @@ pub enum JournalError {
         /// Position that was durable once.
         durable: u64,
     },
+    /// The journal's beginning was removed, and there is no snapshot from which to go on.
+    Cut {
+        /// The first segment that is there.
+        file: String,
+    },
     /// A record is sound, but the replaying state machine does not accept it.
     Rejected {
         /// The record.
@@ -89,8 +94,13 @@ impl fmt::Display for JournalError {
                 out,
                 "the journal has lost records: it ends at record {found} ({file} at byte {offset}), but record {durable} was acknowledged. \
                  Nothing was changed; restore the folder from a backup or the standby. Only if the loss of records {first} to {durable} \
-                 is accepted, delete the file \"durable\" beside it and start again",
+                 is accepted, delete the file \"durable\" beside it, and every snapshot with a number above {found}, and start again",
                 first = found + 1
+            ),
+            Self::Cut { file } => write!(
+                out,
+                "the journal begins with {file}: what lies before was removed, and no snapshot from which to go on can be read. \
+                 Nothing was changed; put back the removed segments from the archive, or restore the folder from a backup or the standby"
             ),
             Self::Rejected { position, cause } => write!(
                 out,

@@ -219,6 +219,19 @@ impl<'a> Records<'a> {
     pub fn new(payload: &'a [u8], first_position: u64) -> Self {
         Self { rest: payload, position: first_position }
     }
+
+    /// The same without the records up to and including `position`.
+    #[must_use]
+    pub fn after(mut self, position: u64) -> Self {
+        while self.position <= position && self.next().is_some() {}
+        self
+    }
+
+    /// The rest with its lengths, and the position of its first record.
+    #[must_use]
+    pub fn payload(&self) -> (u64, &'a [u8]) {
+        (self.position, self.rest)
+    }
 }
 
 impl<'a> Iterator for Records<'a> {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::format::{BLOCK_BYTES, SECTOR_BYTES};
-use super::storage::{Access, File, Storage};
+use super::storage::{Access, File, NewFile, Storage};
 
 type Keep = Box<dyn FnMut(usize) -> bool + Send>;
 
@@ -148,6 +148,16 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>> {
+        let mut disk = self.disk();
+        disk.change()?;
+        let inode = disk.contents.len();
+        disk.contents.push(Vec::new());
+        disk.files.insert(name.to_owned(), inode);
+        drop(disk);
+        Ok(Box::new(NewMemoryFile { storage: self.clone(), inode }))
+    }
+
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
         let disk = self.disk();
         disk.check()?;
@@ -171,6 +181,27 @@ impl Storage for MemoryStorage {
         disk.files.remove(name);
         drop(std::mem::take(&mut disk.contents[inode]));
         Ok(())
+    }
+}
+
+struct NewMemoryFile {
+    storage: MemoryStorage,
+    inode: usize,
+}
+
+impl NewFile for NewMemoryFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut disk = self.storage.disk();
+        disk.change()?;
+        if disk.used() + bytes.len() as u64 > disk.bytes_max {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        disk.contents[self.inode].extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.storage.disk().change()
     }
 }
 

@@ -26,6 +26,7 @@
 //! | `recovery` | the crash story: what a start accepts, repairs and refuses |
 //! | `writer` | writing batches; the thread |
 //! | `prepare` | the next segment; the other thread |
+//! | `retention` | segments that are needed no more |
 //! | `mark` | the durable position, for other processes |
 //! | `reader` | reading along |
 
@@ -46,6 +47,7 @@ mod memory;
 mod prepare;
 mod reader;
 mod recovery;
+mod retention;
 mod segment;
 mod storage;
 mod writer;
@@ -55,11 +57,13 @@ pub use format::{BLOCK_BYTES, Hash, Identity, RECORD_OVERHEAD_BYTES, Records, SE
 pub use mark::DurableMark;
 pub use memory::MemoryStorage;
 pub use reader::{Batch, Reader};
-pub use recovery::{Each, Inspection, inspect};
-pub use storage::{Access, File, FolderStorage, Storage};
+pub use recovery::{Each, Inspection, Replays, Start, inspect, inspect_from};
+pub use retention::{archive, remove_segments};
+pub use segment::Bookmark;
+pub use storage::{Access, File, FolderStorage, NewFile, Storage};
 
 use prepare::Preparer;
-use recovery::Recovered;
+use recovery::{PerRecord, Recovered};
 use segment::{BLOCK, Segment, UNFINISHED, segment_number};
 use writer::{BatchWriter, Done, FillingBatch, Job, WriterThread, end_process};
 
@@ -127,6 +131,41 @@ pub struct JournalStatistics {
     pub torn_bytes: u64,
 }
 
+/// A journal's folder that this process has for itself. Snapshots can be read in it before the journal is opened.
+pub struct Locked {
+    storage: Arc<dyn Storage>,
+    lock: Box<dyn Any + Send>,
+}
+
+impl Locked {
+    /// Takes the lock of the journal in `folder`, which is released when this, or the journal opened with it, is dropped.
+    ///
+    /// # Errors
+    /// [`JournalError::Missing`], [`JournalError::Locked`] or [`JournalError::Io`].
+    pub fn folder(folder: &Path) -> Result<Self, JournalError> {
+        let storage = FolderStorage::new(folder);
+        refuse_missing(&storage)?;
+        let lock = lock(&storage)?;
+        storage.probe().map_err(|error| JournalError::Io { action: "write to", file: folder.display().to_string(), error })?;
+        Ok(Self { storage: Arc::new(storage), lock })
+    }
+
+    /// The same in any storage.
+    ///
+    /// # Errors
+    /// As for [`Self::folder`].
+    pub fn on(storage: &Arc<dyn Storage>) -> Result<Self, JournalError> {
+        refuse_missing(&**storage)?;
+        Ok(Self { storage: Arc::clone(storage), lock: lock(&**storage)? })
+    }
+
+    /// Its files.
+    #[must_use]
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+}
+
 /// A journal open for appending; see the module.
 pub struct Journal {
     // Dropped in this order: threads end before the lock goes.
@@ -191,51 +230,69 @@ impl Journal {
         create_segment(storage, identity, options)
     }
 
-    /// Opens the journal in `folder`: takes its lock, checks everything, gives every record in order to `each`, and
-    /// clears the rest of an interrupted write at the end.
+    /// Opens the journal in `folder` and gives every record in order to `each`; see [`Self::resume`].
     ///
     /// # Errors
-    /// [`JournalError::Missing`], [`JournalError::Locked`], [`JournalError::Damaged`], [`JournalError::Lost`],
-    /// [`JournalError::Rejected`] with the error of `each`, [`JournalError::Configuration`] or [`JournalError::Io`].
+    /// As for [`Self::resume`].
     pub fn open(folder: &Path, options: &Options, each: &mut Each<'_>) -> Result<Self, JournalError> {
-        let storage = FolderStorage::new(folder);
-        refuse_missing(&storage)?;
-        let lock = lock(&storage)?;
-        storage.probe().map_err(|error| JournalError::Io { action: "write to", file: folder.display().to_string(), error })?;
-        let storage: Arc<dyn Storage> = Arc::new(storage);
-        Self::open_locked(&storage, lock, options, each, true)
+        Self::resume(Locked::folder(folder)?, options, None, &mut PerRecord(each))
     }
 
     /// Opens a journal in any storage.
     ///
     /// # Errors
-    /// As for [`Self::open`].
+    /// As for [`Self::resume`].
     pub fn open_on(storage: &Arc<dyn Storage>, options: &Options, each: &mut Each<'_>) -> Result<Self, JournalError> {
-        refuse_missing(&**storage)?;
-        let lock = lock(&**storage)?;
-        Self::open_locked(storage, lock, options, each, true)
+        Self::resume(Locked::on(storage)?, options, None, &mut PerRecord(each))
     }
 
     /// Opens a journal without threads: batches are written and segments prepared by [`Self::drive`], so that a
     /// simulator decides when, and gets an error where the process would end.
     ///
     /// # Errors
-    /// As for [`Self::open`].
+    /// As for [`Self::resume`].
     pub fn open_driven(storage: &Arc<dyn Storage>, options: &Options, each: &mut Each<'_>) -> Result<Self, JournalError> {
-        refuse_missing(&**storage)?;
-        let lock = lock(&**storage)?;
-        Self::open_locked(storage, lock, options, each, false)
+        Self::resume_driven(Locked::on(storage)?, options, None, &mut PerRecord(each))
+    }
+    /// Opens a journal that is locked: checks everything from `start` on (without one, from the first record), gives the
+    /// records in order to `replays`, and clears the rest of an interrupted write at the end.
+    ///
+    /// # Errors
+    /// [`JournalError::Damaged`], [`JournalError::Lost`], [`JournalError::Cut`], [`JournalError::Rejected`] with the error of
+    /// `replays`, [`JournalError::Configuration`] or [`JournalError::Io`].
+    pub fn resume(
+        locked: Locked,
+        options: &Options,
+        start: Option<&Start>,
+        replays: &mut dyn Replays,
+    ) -> Result<Self, JournalError> {
+        Self::open_locked(locked, options, start, replays, true)
+    }
+
+    /// [`Self::resume`] without threads; see [`Self::open_driven`].
+    ///
+    /// # Errors
+    /// As for [`Self::resume`].
+    pub fn resume_driven(
+        locked: Locked,
+        options: &Options,
+        start: Option<&Start>,
+        replays: &mut dyn Replays,
+    ) -> Result<Self, JournalError> {
+        Self::open_locked(locked, options, start, replays, false)
     }
 
     fn open_locked(
-        storage: &Arc<dyn Storage>,
-        lock: Box<dyn Any + Send>,
+        locked: Locked,
         options: &Options,
-        each: &mut Each<'_>,
+        start: Option<&Start>,
+        replays: &mut dyn Replays,
         threads: bool,
     ) -> Result<Self, JournalError> {
         options.check()?;
-        let recovered = recovery::recover(storage, each)?;
+        let Locked { storage, lock } = locked;
+        let storage = &storage;
+        let recovered = recovery::recover(storage, start, replays, threads)?;
         let Recovered { identity, segment, offset, chain, next, mark, torn_bytes } = recovered;
         let number = segment.number;
         let bytes_left = segment.bytes - offset;
@@ -453,6 +510,16 @@ impl Driven {
         }
         Ok(())
     }
+}
+
+/// Which journal a folder holds, by the first segment that is there.
+///
+/// # Errors
+/// [`JournalError::Missing`], [`JournalError::Damaged`] or [`JournalError::Io`].
+pub fn identity(storage: &dyn Storage) -> Result<Identity, JournalError> {
+    let numbers = recovery::numbers(storage)?;
+    let first = numbers.first().ok_or_else(|| JournalError::Missing { folder: storage.place("") })?;
+    Ok(Segment::open(storage, *first, Access::Read, None, 0)?.1)
 }
 
 fn lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send>, JournalError> {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::error::JournalError;
 use super::format::{Hash, Identity, Records};
-use super::segment::{Step, Walk};
+use super::segment::{Bookmark, Step, Walk};
 use super::storage::{FolderStorage, Storage};
 
 /// Reads batches in order, from the first one.
@@ -53,15 +53,21 @@ impl Reader {
     /// # Errors
     /// [`JournalError::Io`] or [`JournalError::Damaged`] when its first segment cannot be read.
     pub fn open(folder: &Path) -> Result<Self, JournalError> {
-        Self::open_on(Arc::new(FolderStorage::new(folder)))
+        Self::open_on(Arc::new(FolderStorage::new(folder)), None)
     }
 
-    /// Opens a journal in any storage.
+    /// Opens a journal in any storage, before its first batch or at a bookmark.
     ///
     /// # Errors
     /// As for [`Self::open`].
-    pub fn open_on(storage: Arc<dyn Storage>) -> Result<Self, JournalError> {
-        Ok(Self { walk: Walk::start(storage)?, durable: 0 })
+    pub fn open_on(storage: Arc<dyn Storage>, from: Option<&Bookmark>) -> Result<Self, JournalError> {
+        Ok(Self { walk: Walk::start(storage, from)?, durable: 0 })
+    }
+
+    /// Where it stands: between the last batch returned and the next.
+    #[must_use]
+    pub fn bookmark(&self) -> Bookmark {
+        self.walk.bookmark()
     }
 
     /// The journal that this is.

@@ -24,20 +24,53 @@
 //! pass for a torn one.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use super::aligned::AlignedBuffer;
 use super::error::JournalError;
 use super::format::{BLOCK_BYTES, Chain, Hash, Identity, Records, SECTOR_BYTES, is_zero_sector, parse_head, verify_hash};
 use super::mark::DurableMark;
-use super::segment::{BLOCK, Place, Segment, Step, UNFINISHED, Walk, segment_name, segment_number};
+use super::segment::{BLOCK, Bookmark, Place, Segment, Step, UNFINISHED, Walk, segment_name, segment_number};
 use super::storage::{Access, Storage};
 
 /// Bytes looked at or zeroed at a time.
 const SCAN_BYTES: usize = 1 << 20;
+/// Bytes of records handed over at a time where reading goes on beside replaying, and how often that may be done ahead.
+const READ_BYTES: usize = 256 << 10;
+const READS_AHEAD: usize = 8;
 
 /// Receives every record in order: position and content; its error ends the start.
 pub type Each<'a> = dyn FnMut(u64, &[u8]) -> Result<(), String> + 'a;
+
+/// Takes up the records of a journal that is opened.
+pub trait Replays {
+    /// Takes records that follow those taken before.
+    ///
+    /// # Errors
+    /// [`JournalError::Rejected`]; it ends the start.
+    fn replay(&mut self, records: Records<'_>) -> Result<(), JournalError>;
+}
+
+/// One record at a time.
+pub(super) struct PerRecord<'a, 'b>(pub(super) &'a mut Each<'b>);
+
+impl Replays for PerRecord<'_, '_> {
+    fn replay(&mut self, mut records: Records<'_>) -> Result<(), JournalError> {
+        records.try_for_each(|(position, record)| {
+            (self.0)(position, record).map_err(|cause| JournalError::Rejected { position, cause })
+        })
+    }
+}
+
+/// From where on a journal is replayed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Start {
+    /// Where reading begins.
+    pub bookmark: Bookmark,
+    /// The record whose state is there already: what the batches behind the bookmark hold up to it is read and not replayed.
+    pub position: u64,
+}
 
 /// What a journal holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +103,19 @@ pub(super) struct Recovered {
 /// # Errors
 /// As for opening it.
 pub fn inspect(storage: &Arc<dyn Storage>, each: &mut Each<'_>) -> Result<Inspection, JournalError> {
-    let found = examine(storage, each)?;
+    inspect_from(storage, None, &mut PerRecord(each))
+}
+
+/// The same from a start on.
+///
+/// # Errors
+/// As for opening it.
+pub fn inspect_from(
+    storage: &Arc<dyn Storage>,
+    start: Option<&Start>,
+    replays: &mut dyn Replays,
+) -> Result<Inspection, JournalError> {
+    let found = examine(storage, start, replays, true)?;
     Ok(Inspection {
         identity: found.walk.identity,
         position: found.walk.chain.position,
@@ -80,9 +125,15 @@ pub fn inspect(storage: &Arc<dyn Storage>, each: &mut Each<'_>) -> Result<Inspec
     })
 }
 
-/// Reads and checks a whole journal, then clears the torn tail. The caller holds the lock.
-pub(super) fn recover(storage: &Arc<dyn Storage>, each: &mut Each<'_>) -> Result<Recovered, JournalError> {
-    let Examined { walk, torn_bytes, next } = examine(storage, each)?;
+/// Reads and checks a journal from a start on, then clears the torn tail. The caller holds the lock. With `beside`, reading
+/// goes on on a thread of its own while records are replayed.
+pub(super) fn recover(
+    storage: &Arc<dyn Storage>,
+    start: Option<&Start>,
+    replays: &mut dyn Replays,
+    beside: bool,
+) -> Result<Recovered, JournalError> {
+    let Examined { walk, torn_bytes, next } = examine(storage, start, replays, beside)?;
     for name in names(&**storage)? {
         if name.ends_with(UNFINISHED) {
             storage.remove(&name).map_err(|error| failed(&**storage, "remove", &name, error))?;
@@ -123,23 +174,50 @@ struct Examined {
     next: Option<u64>,
 }
 
-fn examine(storage: &Arc<dyn Storage>, each: &mut Each<'_>) -> Result<Examined, JournalError> {
+fn examine(
+    storage: &Arc<dyn Storage>,
+    start: Option<&Start>,
+    replays: &mut dyn Replays,
+    beside: bool,
+) -> Result<Examined, JournalError> {
+    let walk = Walk::start(Arc::clone(storage), start.map(|start| &start.bookmark))?;
     let last_number = last_segment(&**storage)?;
-    let mut walk = Walk::start(Arc::clone(storage))?;
+    let there = start.map_or(0, |start| start.position);
+    let (walk, torn_bytes) = if beside {
+        walk_beside(walk, last_number, there, replays)?
+    } else {
+        walk_to_end(walk, last_number, &mut |records| replays.replay(records.after(there)))?
+    };
+    let next = (last_number > walk.segment.number).then_some(walk.segment.number + 1);
+    if let Some(number) = next {
+        refuse_unless_blank(&walk, number, last_number)?;
+    }
+    let marked = existing(DurableMark::open_on(&**storage))?.map_or(Ok(0), |mark| mark.load(walk.identity))?;
+    // A snapshot was made from what was durable, so it is as good a witness as the mark, and one that a power cut spares.
+    let durable = marked.max(there);
+    if durable > walk.chain.position {
+        return Err(JournalError::Lost {
+            file: storage.place(&segment_name(walk.segment.number)),
+            offset: walk.offset,
+            found: walk.chain.position,
+            durable,
+        });
+    }
+    Ok(Examined { walk, torn_bytes, next })
+}
+
+/// Goes to the end, giving the records of each batch, and says how many bytes of an interrupted write stand there.
+fn walk_to_end(mut walk: Walk, last_number: u64, give: &mut Give<'_>) -> Result<(Walk, u64), JournalError> {
     let torn_bytes = loop {
         match walk.step()? {
-            Step::Batch(found) => {
-                for (position, record) in Records::new(walk.payload(&found), found.head.first_position) {
-                    each(position, record).map_err(|cause| JournalError::Rejected { position, cause })?;
-                }
-            }
+            Step::Batch(found) => give(Records::new(walk.payload(&found), found.head.first_position))?,
             Step::Sealed if walk.segment.number == last_number => {
                 return Err(walk.damaged(format!("the segment is sealed, but {} is missing", segment_name(last_number + 1))));
             }
             Step::Sealed => walk.enter_next()?,
             Step::Blank => break headless_bytes(&walk)?,
             Step::Torn(extent) => {
-                if written(&**storage, &walk.segment, walk.offset + extent)?.bytes > 0 {
+                if written(&*walk.storage, &walk.segment, walk.offset + extent)?.bytes > 0 {
                     return Err(walk.damaged("a batch is incomplete, but more was written behind it".to_owned()));
                 }
                 break extent;
@@ -147,38 +225,80 @@ fn examine(storage: &Arc<dyn Storage>, each: &mut Each<'_>) -> Result<Examined, 
             Step::Damaged(cause) => return Err(walk.damaged(cause)),
         }
     };
-    let next = (last_number > walk.segment.number).then_some(walk.segment.number + 1);
-    if let Some(number) = next {
-        refuse_unless_blank(&walk, number, last_number)?;
-    }
-    if let Some(mark) = existing(DurableMark::open_on(&**storage))? {
-        let durable = mark.load(walk.identity)?;
-        if durable > walk.chain.position {
-            return Err(JournalError::Lost {
-                file: storage.place(&segment_name(walk.segment.number)),
-                offset: walk.offset,
-                found: walk.chain.position,
-                durable,
-            });
-        }
-    }
-    Ok(Examined { walk, torn_bytes, next })
+    Ok((walk, torn_bytes))
 }
 
-/// The highest segment number, after a check that none is missing before it.
-fn last_segment(storage: &dyn Storage) -> Result<u64, JournalError> {
+type Give<'a> = dyn FnMut(Records<'_>) -> Result<(), JournalError> + 'a;
+
+/// The records of some batches that follow each other.
+#[derive(Default)]
+struct Read {
+    first_position: u64,
+    payload: Vec<u8>,
+}
+
+/// [`walk_to_end`] on a thread of its own, some reads ahead of the records' being replayed on this one.
+fn walk_beside(walk: Walk, last_number: u64, there: u64, replays: &mut dyn Replays) -> Result<(Walk, u64), JournalError> {
+    let (full, filled) = mpsc::sync_channel::<Read>(READS_AHEAD);
+    let (used, emptied) = mpsc::channel::<Read>();
+    thread::scope(|scope| {
+        let walking = scope.spawn(move || {
+            let mut reading = Read::default();
+            // That nobody takes any more means that replaying has failed: its error is the one to tell.
+            let nobody = || JournalError::Rejected { position: 0, cause: "the replay has ended".to_owned() };
+            let walked = walk_to_end(walk, last_number, &mut |records| {
+                let (first_position, payload) = records.after(there).payload();
+                if reading.payload.len() + payload.len() > READ_BYTES && !reading.payload.is_empty() {
+                    let mut empty = emptied.try_recv().unwrap_or_default();
+                    empty.payload.clear();
+                    full.send(std::mem::replace(&mut reading, empty)).map_err(|_| nobody())?;
+                }
+                if reading.payload.is_empty() {
+                    reading.first_position = first_position;
+                }
+                reading.payload.extend_from_slice(payload);
+                Ok(())
+            });
+            // What was read before damage is replayed all the same: the first record that is wrong is the one to name.
+            if !reading.payload.is_empty() {
+                full.send(reading).map_err(|_| nobody())?;
+            }
+            walked
+        });
+        for read in &filled {
+            if let Err(error) = replays.replay(Records::new(&read.payload, read.first_position)) {
+                drop(filled);
+                drop(walking.join());
+                return Err(error);
+            }
+            // The walk may have come to its end.
+            drop(used.send(read));
+        }
+        walking.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The numbers of the segments that are there, in order.
+pub(super) fn numbers(storage: &dyn Storage) -> Result<Vec<u64>, JournalError> {
     let mut numbers: Vec<u64> = names(storage)?.iter().filter_map(|name| segment_number(name)).collect();
     numbers.sort_unstable();
-    let missing = (1..).zip(&numbers).find(|(expected, number)| expected != *number);
-    match (missing, numbers.last()) {
-        (_, None) => Err(JournalError::Missing { folder: storage.place("") }),
-        (Some((expected, _)), _) => Err(JournalError::Damaged {
+    Ok(numbers)
+}
+
+/// The highest segment number, after a check that none is missing behind the lowest.
+fn last_segment(storage: &dyn Storage) -> Result<u64, JournalError> {
+    let numbers = numbers(storage)?;
+    let Some((&first, &last)) = numbers.first().zip(numbers.last()) else {
+        return Err(JournalError::Missing { folder: storage.place("") });
+    };
+    match (first..).zip(&numbers).find(|(expected, number)| expected != *number) {
+        None => Ok(last),
+        Some((expected, _)) => Err(JournalError::Damaged {
             file: storage.place(&segment_name(expected)),
             offset: 0,
             position: 0,
             cause: "the file is missing, but later segments are there".to_owned(),
         }),
-        (None, Some(last)) => Ok(*last),
     }
 }
 

@@ -13,9 +13,10 @@ use std::sync::Arc;
 use super::aligned::AlignedBuffer;
 use super::error::JournalError;
 use super::format::{
-    self, BLOCK_BYTES, BatchHead, Chain, HEAD_BYTES, Head, Identity, SECTOR_BYTES, SegmentHead, extent_bytes, has_zero_sector,
-    is_zero_sector, parse_head, payload_is_sound, verify_hash,
+    self, BLOCK_BYTES, BatchHead, Chain, HEAD_BYTES, Hash, Head, Identity, SECTOR_BYTES, SegmentHead, extent_bytes,
+    has_zero_sector, is_zero_sector, parse_head, payload_is_sound, verify_hash,
 };
+use super::recovery::numbers;
 use super::storage::{Access, File, Storage};
 use crate::limits::JOURNAL_EXTENT_BYTES_MAX;
 
@@ -28,6 +29,23 @@ const SEGMENT: &str = ".segment";
 /// replay.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
 const WINDOW_BYTES_MAX: usize = 4 << 20;
+
+/// A place between two batches, from which a journal can be read on without what lies before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bookmark {
+    /// The journal.
+    pub identity: Identity,
+    /// Number of the segment.
+    pub segment: u64,
+    /// Byte in it at which the next structure starts.
+    pub offset: u64,
+    /// Number of the last batch before it; 0: none.
+    pub sequence: u64,
+    /// Position of the last record before it; 0: none.
+    pub position: u64,
+    /// Hash of the last batch before it, or of the identity where there is none.
+    pub hash: Hash,
+}
 
 /// The file name of a segment.
 pub(super) fn segment_name(number: u64) -> String {
@@ -162,10 +180,29 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Starts before the first batch.
-    pub(super) fn start(storage: Arc<dyn Storage>) -> Result<Self, JournalError> {
-        let (segment, identity) = Segment::open(&*storage, 1, Access::Read, None, 1)?;
-        Ok(Self { storage, identity, segment, offset: BLOCK, chain: Chain::genesis(identity), last: None, window: Window::new() })
+    /// Starts before the first batch, or at a bookmark.
+    pub(super) fn start(storage: Arc<dyn Storage>, from: Option<&Bookmark>) -> Result<Self, JournalError> {
+        let (number, position) = from.map_or((1, 1), |bookmark| (bookmark.segment, bookmark.position + 1));
+        let expected = from.map(|bookmark| bookmark.identity);
+        if let Some(&first) = numbers(&*storage)?.first().filter(|first| **first > number) {
+            return Err(JournalError::Cut { file: storage.place(&segment_name(first)) });
+        }
+        let (segment, identity) = Segment::open(&*storage, number, Access::Read, expected, position)?;
+        let (offset, chain) = match from {
+            None => (BLOCK, Chain::genesis(identity)),
+            Some(&Bookmark { offset, sequence, position, hash, .. }) => (offset, Chain { sequence, position, hash }),
+        };
+        let walk = Self { storage, identity, segment, offset, chain, last: None, window: Window::new() };
+        if offset < BLOCK || !offset.is_multiple_of(BLOCK) || offset + BLOCK > walk.segment.bytes {
+            return Err(walk.damaged("no batch can start here, but a snapshot says that one does".to_owned()));
+        }
+        Ok(walk)
+    }
+
+    /// Where the walk stands.
+    pub(super) fn bookmark(&self) -> Bookmark {
+        let Chain { sequence, position, hash } = self.chain;
+        Bookmark { identity: self.identity, segment: self.segment.number, offset: self.offset, sequence, position, hash }
     }
 
     /// Goes on in the next segment, after [`Step::Sealed`].

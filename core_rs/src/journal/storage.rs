@@ -11,7 +11,7 @@
 
 use std::any::Any;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,6 +24,9 @@ use super::format::BLOCK_BYTES;
 
 /// Bytes zeroed by one write when a segment is prepared: small, so that a batch waits behind little of it.
 const ZERO_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes gathered before a new file is written to, and those that may wait for a sync.
+const NEW_FILE_BUFFER_BYTES: usize = 256 << 10;
+const UNFORCED_BYTES_MAX: usize = 4 << 20;
 const LOCK_NAME: &str = "lock";
 const PROBE_NAME: &str = "probe.new";
 
@@ -61,6 +64,21 @@ pub trait File: Send + Sync {
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 }
 
+/// A file that is written from its start to its end.
+pub trait NewFile {
+    /// Adds bytes of any number.
+    ///
+    /// # Errors
+    /// The operating system's. The file is of no use then.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Forces all of it to disk.
+    ///
+    /// # Errors
+    /// The operating system's. The file is of no use then.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
 /// A flat folder of files.
 pub trait Storage: Send + Sync {
     /// How the file is named to an operator; the folder itself for an empty name.
@@ -87,6 +105,12 @@ pub trait Storage: Send + Sync {
     /// The operating system's; of kind `StorageFull` before anything is written when there is no room.
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<()>;
 
+    /// Makes an empty file to be written from its start; replaces one of that name.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>>;
+
     /// Opens an existing file.
     ///
     /// # Errors
@@ -99,7 +123,7 @@ pub trait Storage: Send + Sync {
     /// The operating system's.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
-    /// Removes a file.
+    /// Removes a file durably.
     ///
     /// # Errors
     /// The operating system's.
@@ -223,6 +247,11 @@ impl Storage for FolderStorage {
         filled
     }
 
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.folder.join(name))?;
+        Ok(Box::new(NewFolderFile { file: BufWriter::with_capacity(NEW_FILE_BUFFER_BYTES, file), unforced: 0 }))
+    }
+
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
         let path = self.folder.join(name);
         let mut options = OpenOptions::new();
@@ -255,7 +284,32 @@ impl Storage for FolderStorage {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.folder.join(name))
+        fs::remove_file(self.folder.join(name))?;
+        self.sync_folder()
+    }
+}
+
+struct NewFolderFile {
+    file: BufWriter<fs::File>,
+    /// Bytes since the last sync.
+    unforced: usize,
+}
+
+impl NewFile for NewFolderFile {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.unforced += bytes.len();
+        if self.unforced >= UNFORCED_BYTES_MAX {
+            // All at the end, it would stand before the journal's writes for as long as the disk takes.
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+            self.unforced = 0;
+        }
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
     }
 }
 

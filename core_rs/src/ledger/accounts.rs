@@ -73,13 +73,24 @@ impl Owner {
         }
     }
 
-    /// The owner as one number, for digests.
-    pub(super) fn packed(self) -> u64 {
+    /// The owner as a kind and an index, for the state's image.
+    pub(super) fn packed(self) -> (u8, u32) {
         match self {
-            Self::House(house) => u64::from(house as u8),
-            Self::Cash(holder) => 1 << 32 | u64::from(holder),
-            Self::Subsidy(holder) => 2 << 32 | u64::from(holder),
-            Self::Merchant(merchant) => 3 << 32 | u64::from(merchant),
+            Self::House(house) => (0, u32::from(house as u8)),
+            Self::Cash(holder) => (1, holder),
+            Self::Subsidy(holder) => (2, holder),
+            Self::Merchant(merchant) => (3, merchant),
+        }
+    }
+
+    /// From the state's image.
+    pub(super) fn from_packed(kind: u8, index: u32) -> Option<Self> {
+        match kind {
+            0 => House::ALL.get(index as usize).map(|&house| Self::House(house)),
+            1 => Some(Self::Cash(index)),
+            2 => Some(Self::Subsidy(index)),
+            3 => Some(Self::Merchant(index)),
+            _ => None,
         }
     }
 }
@@ -132,6 +143,18 @@ pub struct Accounts {
 impl Accounts {
     pub(super) fn new() -> Self {
         Self { accounts: House::ALL.iter().map(|&house| Account { balance: 0, owner: Owner::House(house) }).collect() }
+    }
+
+    /// Accounts with balances, from the state's image; `None` where the campus's own do not come first, or the sum is not zero.
+    pub(super) fn restored(accounts: impl Iterator<Item = (i64, Owner)>) -> Option<Self> {
+        let restored = Self { accounts: accounts.map(|(balance, owner)| Account { balance, owner }).collect() };
+        let houses = restored.accounts.iter().take_while(|account| matches!(account.owner, Owner::House(_)));
+        let in_order = houses.map(|account| account.owner).eq(House::ALL.map(Owner::House));
+        let rest = restored.accounts.get(House::ALL.len()..)?;
+        // What the campus's own accounts owe has no bound of its own: they stand against everybody's opening balances.
+        let bounded = |account: &Account| account.balance.unsigned_abs() <= ACCOUNT_FEN_MAX.unsigned_abs();
+        let parties = rest.iter().all(|account| bounded(account) && !matches!(account.owner, Owner::House(_)));
+        (in_order && parties && restored.sum() == 0).then_some(restored)
     }
 
     pub(super) fn open(&mut self, owner: Owner) -> AccountId {

@@ -5,6 +5,7 @@
 //! so that the reader can hold one against the other.
 
 use super::accounts::AccountId;
+use super::bytes::{Decoder, Encoder};
 use super::identities::{Content, Echo, Identity, Place};
 use super::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalId, TerminalKind, Zone};
 use super::response::Response;
@@ -195,38 +196,15 @@ const PURCHASE: u8 = 18;
 const REVERSAL: u8 = 19;
 const UNKNOWN: u8 = 20;
 
-struct Encoder<'b>(&'b mut Vec<u8>);
-
-impl Encoder<'_> {
-    fn u8(&mut self, value: u8) {
-        self.0.push(value);
-    }
-    fn bytes(&mut self, value: &[u8]) {
-        self.0.extend_from_slice(value);
-    }
-    fn u16(&mut self, value: u16) {
-        self.bytes(&value.to_le_bytes());
-    }
-    fn u32(&mut self, value: u32) {
-        self.bytes(&value.to_le_bytes());
-    }
-    fn u64(&mut self, value: u64) {
-        self.bytes(&value.to_le_bytes());
-    }
-    fn text(&mut self, value: &str) {
-        self.u16(value.len() as u16);
-        self.bytes(value.as_bytes());
-    }
-    fn request(&mut self, request: &Request) {
-        self.u64(request.identity.packed());
-        self.u16(request.identity.date.0);
-        let [card, rest] = request.content.packed();
-        self.u64(card);
-        self.u64(rest);
-        self.u64(request.echo.packed());
-        self.u8(request.slot as u8);
-        self.u16(request.mti);
-    }
+fn put_request(encoder: &mut Encoder<'_>, request: &Request) {
+    encoder.u64(request.identity.packed());
+    encoder.u16(request.identity.date.0);
+    let [card, rest] = request.content.packed();
+    encoder.u64(card);
+    encoder.u64(rest);
+    encoder.u64(request.echo.packed());
+    encoder.u8(request.slot as u8);
+    encoder.u16(request.mti);
 }
 
 /// Appends the record of a decided command to `out`.
@@ -280,17 +258,17 @@ pub fn encode(out: &mut Vec<u8>, timestamp: Timestamp, command: &Command<'_>, ou
             encoder.u32(*rows);
         }
         Command::SignOn { request, terminal_nonce, switch_nonce } => {
-            encoder.request(request);
+            put_request(&mut encoder, request);
             encoder.bytes(terminal_nonce);
             encoder.bytes(switch_nonce);
         }
-        Command::SignOff(request) | Command::Unknown(request) => encoder.request(request),
+        Command::SignOff(request) | Command::Unknown(request) => put_request(&mut encoder, request),
         Command::Purchase { request, purse } => {
-            encoder.request(request);
+            put_request(&mut encoder, request);
             encoder.u8(*purse as u8);
         }
         Command::Reversal { request, original } => {
-            encoder.request(request);
+            put_request(&mut encoder, request);
             encoder.u64(original.packed());
             encoder.u16(original.date.0);
         }
@@ -311,40 +289,12 @@ pub fn encode(out: &mut Vec<u8>, timestamp: Timestamp, command: &Command<'_>, ou
     }
 }
 
-struct Decoder<'a>(&'a [u8]);
-
-impl<'a> Decoder<'a> {
-    fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-    fn u8(&mut self) -> Option<u8> {
-        Some(self.take(1)?[0])
-    }
-    fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-    fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-    fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-    fn text(&mut self) -> Option<&'a str> {
-        let length = self.u16()?;
-        std::str::from_utf8(self.take(usize::from(length))?).ok()
-    }
-    fn request(&mut self) -> Option<Request> {
-        let packed = self.u64()?;
-        let identity = Identity::from_packed(packed, Date(self.u16()?));
-        let content = Content::from_packed([self.u64()?, self.u64()?]);
-        let echo = Echo::from_packed(self.u64()?);
-        Some(Request { identity, content, echo, slot: KeySlot::from_number(self.u8()?)?, mti: self.u16()? })
-    }
+fn take_request(decoder: &mut Decoder<'_>) -> Option<Request> {
+    let packed = decoder.u64()?;
+    let identity = Identity::from_packed(packed, Date(decoder.u16()?));
+    let content = Content::from_packed([decoder.u64()?, decoder.u64()?]);
+    let echo = Echo::from_packed(decoder.u64()?);
+    Some(Request { identity, content, echo, slot: KeySlot::from_number(decoder.u8()?)?, mti: decoder.u16()? })
 }
 
 /// What a record says: when, what, and with which outcome (its movements left out).
@@ -388,12 +338,14 @@ pub fn decode(record: &[u8]) -> Option<Decoded<'_>> {
             opening: [decoder.u64()?.cast_signed(), decoder.u64()?.cast_signed()],
         },
         IMPORTED => Command::Imported { file: decoder.text()?, rows: decoder.u32()? },
-        SIGN_ON => {
-            Command::SignOn { request: decoder.request()?, terminal_nonce: decoder.array()?, switch_nonce: decoder.array()? }
-        }
-        SIGN_OFF => Command::SignOff(decoder.request()?),
+        SIGN_ON => Command::SignOn {
+            request: take_request(&mut decoder)?,
+            terminal_nonce: decoder.array()?,
+            switch_nonce: decoder.array()?,
+        },
+        SIGN_OFF => Command::SignOff(take_request(&mut decoder)?),
         PURCHASE => Command::Purchase {
-            request: decoder.request()?,
+            request: take_request(&mut decoder)?,
             purse: match decoder.u8()? {
                 0 => PurseChoice::Policy,
                 1 => PurseChoice::Cash,
@@ -402,11 +354,11 @@ pub fn decode(record: &[u8]) -> Option<Decoded<'_>> {
             },
         },
         REVERSAL => {
-            let request = decoder.request()?;
+            let request = take_request(&mut decoder)?;
             let packed = decoder.u64()?;
             Command::Reversal { request, original: Identity::from_packed(packed, Date(decoder.u16()?)) }
         }
-        UNKNOWN => Command::Unknown(decoder.request()?),
+        UNKNOWN => Command::Unknown(take_request(&mut decoder)?),
         _ => return None,
     };
     let mut outcome = Outcome::of(Response::from_number(decoder.u8()?)?);

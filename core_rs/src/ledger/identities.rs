@@ -12,6 +12,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
+use super::bytes::{Decoder, Encoder};
 use super::response::Response;
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
@@ -246,6 +247,12 @@ pub enum State {
     Tombstone = 3,
 }
 
+impl State {
+    fn from_number(number: u8) -> Option<Self> {
+        [Self::Decided, Self::Purchased, Self::Undone, Self::Tombstone].get(usize::from(number)).copied()
+    }
+}
+
 /// One remembered decision: 64 bytes, one cache line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Remembered {
@@ -321,19 +328,38 @@ impl Remembered {
         (self.position_and_merchant >> POSITION_BITS) as u32
     }
 
-    fn digest_words(&self) -> [u64; 9] {
+    /// The index of the terminal that asked.
+    pub(super) fn terminal(&self) -> u32 {
+        Identity::from_packed(self.identity, Date(0)).terminal()
+    }
+
+    /// Into the state's image.
+    pub(super) fn put(&self, row: &mut Encoder<'_>) {
         let [card, rest] = self.content.packed();
-        [
-            self.identity,
-            card,
-            rest,
-            self.echo.packed(),
-            self.position_and_merchant,
-            self.cash_after.cast_unsigned(),
-            self.subsidy_after.cast_unsigned(),
-            u64::from(self.subsidy),
-            u64::from(self.business_date.0) << 16 | u64::from(self.response as u8) << 8 | u64::from(self.state as u8),
-        ]
+        let [cash_after, subsidy_after] = [self.cash_after, self.subsidy_after].map(i64::cast_unsigned);
+        for word in [self.identity, card, rest, self.echo.packed(), self.position_and_merchant, cash_after, subsidy_after] {
+            row.u64(word);
+        }
+        row.u32(self.subsidy);
+        row.u16(self.business_date.0);
+        row.u8(self.response as u8);
+        row.u8(self.state as u8);
+    }
+
+    /// From the state's image.
+    pub(super) fn take(row: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self {
+            identity: row.u64()?,
+            content: Content::from_packed([row.u64()?, row.u64()?]),
+            echo: Echo::from_packed(row.u64()?),
+            position_and_merchant: row.u64()?,
+            cash_after: row.u64()?.cast_signed(),
+            subsidy_after: row.u64()?.cast_signed(),
+            subsidy: row.u32()?,
+            business_date: Date(row.u16()?),
+            response: Response::from_number(row.u8()?)?,
+            state: State::from_number(row.u8()?)?,
+        })
     }
 }
 
@@ -344,12 +370,46 @@ pub struct Place {
     index: u32,
 }
 
+/// The decisions of one day.
 #[derive(Default)]
-struct Shelf {
+pub(super) struct Shelf {
     entries: Vec<Remembered>,
     index: HashTable<u32>,
     /// Switch nonces of the sign-ons among the entries, by transaction number.
     nonces: Vec<(u64, [u8; 8])>,
+}
+
+impl Shelf {
+    /// A shelf from the state's image; `None` where an identity was decided twice on it.
+    pub(super) fn restored(entries: Vec<Remembered>, nonces: Vec<(u64, [u8; 8])>, hasher: &DefaultHashBuilder) -> Option<Self> {
+        let mut index = HashTable::with_capacity(entries.len());
+        // Only a tombstone may have been replaced under its identity, so before the first one there is nothing to look for.
+        let mut has_tombstones = false;
+        for (number, entry) in (0_u32..).zip(&entries) {
+            let hash = hasher.hash_one(entry.identity);
+            let before =
+                has_tombstones.then(|| index.find_mut(hash, |&other: &u32| entries[other as usize].identity == entry.identity));
+            match before.flatten() {
+                Some(before) if entries[*before as usize].state == State::Tombstone => *before = number,
+                Some(_) => return None,
+                None => {
+                    index.insert_unique(hash, number, |&other| hasher.hash_one(entries[other as usize].identity));
+                }
+            }
+            has_tombstones |= entry.state == State::Tombstone;
+        }
+        Some(Self { entries, index, nonces })
+    }
+
+    /// In the order of decision, with what a later one replaced.
+    pub(super) fn entries(&self) -> &[Remembered] {
+        &self.entries
+    }
+
+    /// Switch nonces of the sign-ons among them, by transaction number.
+    pub(super) fn nonces(&self) -> &[(u64, [u8; 8])] {
+        &self.nonces
+    }
 }
 
 /// Every identity in the window.
@@ -442,15 +502,19 @@ impl Identities {
             .sum()
     }
 
-    pub(super) fn digest(&self, words: &mut impl FnMut(u64)) {
-        for (date, shelf) in &self.shelves {
-            words(u64::from(date.0));
-            shelf.entries.iter().flat_map(Remembered::digest_words).for_each(&mut *words);
-            for (position, nonce) in &shelf.nonces {
-                words(*position);
-                words(u64::from_be_bytes(*nonce));
-            }
-        }
+    /// The days that are remembered, in order.
+    pub(super) fn shelves(&self) -> &BTreeMap<Date, Shelf> {
+        &self.shelves
+    }
+
+    /// What hashes identities.
+    pub(super) fn hasher(&self) -> &DefaultHashBuilder {
+        &self.hasher
+    }
+
+    /// Puts a day's shelf in its place.
+    pub(super) fn put(&mut self, date: Date, shelf: Shelf) {
+        self.shelves.insert(date, shelf);
     }
 }
 

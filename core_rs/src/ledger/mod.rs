@@ -9,12 +9,14 @@
 //! ends the process.
 
 pub mod accounts;
+mod bytes;
 pub mod command;
 pub mod identities;
+pub mod image;
 mod label;
 mod purchase;
 pub mod registry;
-mod replay;
+pub mod replay;
 mod response;
 mod reversal;
 
@@ -303,80 +305,5 @@ impl Ledger {
             Owner::Merchant(merchant) => self.registry.merchants[merchant].id.as_str(),
         };
         (owner.kind(), name)
-    }
-
-    /// BLAKE3 over the whole state: equal digests, equal states.
-    #[must_use]
-    pub fn digest(&self) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        let mut block = Vec::with_capacity(1 << 16);
-        let mut words = |word: u64| {
-            block.extend_from_slice(&word.to_le_bytes());
-            if block.len() >= 1 << 16 {
-                hasher.update(&block);
-                block.clear();
-            }
-        };
-        for word in [
-            self.position,
-            u64::from(self.business_date.0),
-            u64::from(self.policy.amount_max),
-            u64::from(self.policy.identity_days),
-            u64::from(self.remembered_from.0),
-        ] {
-            words(word);
-        }
-        for account in 0..self.accounts.count() {
-            words(self.accounts.balance(account).cast_unsigned());
-            words(self.accounts.owner(account).packed());
-        }
-        self.digest_registry(&mut words);
-        self.identities.digest(&mut words);
-        hasher.update(&block);
-        *hasher.finalize().as_bytes()
-    }
-
-    fn digest_registry(&self, words: &mut impl FnMut(u64)) {
-        fn bytes(words: &mut impl FnMut(u64), bytes: &[u8]) {
-            words(bytes.len() as u64);
-            for chunk in bytes.chunks(8) {
-                let mut word = [0; 8];
-                word[..chunk.len()].copy_from_slice(chunk);
-                words(u64::from_le_bytes(word));
-            }
-        }
-        let nonces = |words: &mut _, nonces: Option<Nonces>| match nonces {
-            Some(nonces) => bytes(words, &[nonces.terminal, nonces.switch].concat()),
-            None => bytes(words, &[]),
-        };
-        words(self.registry.merchants.rows().len() as u64);
-        for merchant in self.registry.merchants.rows() {
-            bytes(words, merchant.id.as_str().as_bytes());
-            bytes(words, merchant.name.as_bytes());
-            words(u64::from(merchant.category as u8) << 48 | u64::from(merchant.fee_bp) << 32 | u64::from(merchant.account));
-        }
-        words(self.registry.terminals.rows().len() as u64);
-        for terminal in self.registry.terminals.rows() {
-            bytes(words, &terminal.id);
-            words(u64::from(terminal.kind as u8) << 32 | u64::from(terminal.merchant));
-            bytes(words, terminal.zone.as_str().as_bytes());
-            bytes(words, &terminal.wrapped_key);
-            nonces(words, terminal.session.current);
-            nonces(words, terminal.session.previous);
-            words(terminal.last_activity);
-        }
-        words(self.registry.holders.rows().len() as u64);
-        for holder in self.registry.holders.rows() {
-            bytes(words, holder.id.as_str().as_bytes());
-            words(u64::from(holder.account) << 32 | u64::from(holder.live_card));
-            words(holder.opening[0].cast_unsigned());
-            words(holder.opening[1].cast_unsigned());
-        }
-        words(self.registry.cards.rows().len() as u64);
-        for card in self.registry.cards.rows() {
-            words(card.number.packed());
-            words(u64::from(card.last_activity) << 32 | u64::from(card.holder));
-            words(u64::from(card.class as u8) << 32 | u64::from(card.status as u8) << 16 | u64::from(card.expires.0));
-        }
     }
 }

@@ -223,34 +223,64 @@ pub struct Card {
 /// No index.
 pub const NONE: u32 = u32::MAX;
 
+/// A party with the number or name by which it is found.
+pub trait Keyed {
+    /// What names it.
+    type Key: Hash + Eq;
+
+    /// Its name.
+    fn key(&self) -> &Self::Key;
+}
+
+macro_rules! keyed {
+    ($($row:ident by $field:ident: $key:ty),+) => {
+        $(impl Keyed for $row {
+            type Key = $key;
+
+            #[inline]
+            fn key(&self) -> &$key {
+                &self.$field
+            }
+        })+
+    };
+}
+
+keyed!(Merchant by id: MerchantId, Terminal by id: TerminalId, Holder by id: HolderId, Card by number: CardNumber);
+
 /// Rows that are found by a key and never removed.
-pub struct Table<K, R> {
+pub struct Table<R> {
     rows: Vec<R>,
     index: HashTable<u32>,
     hasher: DefaultHashBuilder,
-    key: fn(&R) -> K,
 }
 
-impl<K: Hash + Eq, R> Table<K, R> {
-    fn new(key: fn(&R) -> K) -> Self {
-        Self { rows: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default(), key }
+impl<R: Keyed> Table<R> {
+    fn new() -> Self {
+        Self { rows: Vec::new(), index: HashTable::new(), hasher: DefaultHashBuilder::default() }
     }
 
     /// The index of the row with this key.
     #[must_use]
     #[inline]
-    pub fn find(&self, key: &K) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(key), |&row| (self.key)(&self.rows[row as usize]) == *key).copied()
+    pub fn find(&self, key: &R::Key) -> Option<u32> {
+        self.index.find(self.hasher.hash_one(key), |&row| self.rows[row as usize].key() == key).copied()
     }
 
     pub(super) fn add(&mut self, row: R) -> u32 {
-        let key = (self.key)(&row);
-        assert!(self.find(&key).is_none(), "a key names one row");
+        assert!(self.find(row.key()).is_none(), "a key names one row");
         let index = self.rows.len() as u32;
+        let hash = self.hasher.hash_one(row.key());
         self.rows.push(row);
-        let (rows, hasher, key_of) = (&self.rows, &self.hasher, self.key);
-        self.index.insert_unique(hasher.hash_one(&key), index, |&row| hasher.hash_one((key_of)(&rows[row as usize])));
+        let (rows, hasher) = (&self.rows, &self.hasher);
+        self.index.insert_unique(hash, index, |&row| hasher.hash_one(rows[row as usize].key()));
         index
+    }
+
+    /// Makes room for so many more rows at once.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        self.rows.reserve(rows);
+        let (held, hasher) = (&self.rows, &self.hasher);
+        self.index.reserve(rows, |&row| hasher.hash_one(held[row as usize].key()));
     }
 
     pub(super) fn row_mut(&mut self, index: u32) -> &mut R {
@@ -270,7 +300,7 @@ impl<K: Hash + Eq, R> Table<K, R> {
     }
 }
 
-impl<K: Hash + Eq, R> std::ops::Index<u32> for Table<K, R> {
+impl<R> std::ops::Index<u32> for Table<R> {
     type Output = R;
 
     #[inline]
@@ -282,23 +312,18 @@ impl<K: Hash + Eq, R> std::ops::Index<u32> for Table<K, R> {
 /// Every party.
 pub struct Registry {
     /// Merchants by number.
-    pub merchants: Table<MerchantId, Merchant>,
+    pub merchants: Table<Merchant>,
     /// Terminals by DE41.
-    pub terminals: Table<TerminalId, Terminal>,
+    pub terminals: Table<Terminal>,
     /// Holders by number.
-    pub holders: Table<HolderId, Holder>,
+    pub holders: Table<Holder>,
     /// Cards by number.
-    pub cards: Table<CardNumber, Card>,
+    pub cards: Table<Card>,
 }
 
 impl Registry {
     pub(super) fn new() -> Self {
-        Self {
-            merchants: Table::new(|merchant| merchant.id),
-            terminals: Table::new(|terminal| terminal.id),
-            holders: Table::new(|holder| holder.id),
-            cards: Table::new(|card| card.number),
-        }
+        Self { merchants: Table::new(), terminals: Table::new(), holders: Table::new(), cards: Table::new() }
     }
 
     /// The holder of a card.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+pub(crate) mod world;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 

@@ -1,0 +1,312 @@
+//! The whole state as bytes: what a snapshot holds, and what the state's digest is taken over.
+//!
+//! An image is a row of sections, one a kind of thing, each a count of rows and then the rows in blocks. The order of
+//! everything is the order of its numbers, so equal states have equal images, and [`Ledger::digest`] is BLAKE3 over the image.
+//! Indexes are not in it; they are made anew.
+//!
+//! Always true here: an image is taken up whole or not at all, and only where it is a state that the ledger could be in as far
+//! as one look tells: every index names somebody, every key one party, the sum over all accounts is zero.
+//!
+//! ```text
+//! block      u32 bytes that follow · whole rows
+//! section    one block: u64 rows; then blocks until all rows are there
+//! image      head · accounts · merchants · terminals · holders · cards · days (u64 of them), for each: its date, its
+//!            decisions · nonces
+//! ```
+
+use super::accounts::{Accounts, Owner};
+use super::bytes::{Decoder, Encoder};
+use super::identities::{Identities, Remembered, Shelf};
+use super::registry::{
+    Card, CardClass, CardStatus, Category, Holder, HolderId, Keyed, Merchant, MerchantId, NONE, Registry, Table, Terminal,
+    TerminalKind, Zone,
+};
+use super::{Ledger, Policy};
+use crate::calendar::Date;
+use crate::card_number::CardNumber;
+use crate::limits::MERCHANT_NAME_BYTES_MAX;
+use crate::session::{Nonces, Session};
+
+/// Bytes after which a block is closed.
+const BLOCK_BYTES: usize = 64 << 10;
+/// Bytes of a block with its last row, at most.
+pub const IMAGE_BLOCK_BYTES_MAX: usize = BLOCK_BYTES + 512;
+
+const _: () = assert!(MERCHANT_NAME_BYTES_MAX + 64 < 512, "the longest row, a merchant's, fits behind a block's bound");
+
+/// Where an image's blocks come from.
+pub trait Blocks {
+    /// The content of the next block.
+    ///
+    /// # Errors
+    /// A sentence, where it cannot be read or is longer than [`IMAGE_BLOCK_BYTES_MAX`].
+    fn next(&mut self) -> Result<&[u8], String>;
+}
+
+/// Gathers rows into blocks.
+struct Writer<'s> {
+    sink: &'s mut dyn FnMut(&[u8]),
+    block: Vec<u8>,
+}
+
+impl Writer<'_> {
+    fn close(&mut self) {
+        let bytes = (self.block.len() - 4) as u32;
+        if bytes > 0 {
+            self.block[..4].copy_from_slice(&bytes.to_le_bytes());
+            (self.sink)(&self.block);
+            self.block.truncate(4);
+        }
+    }
+
+    fn row(&mut self, write: impl FnOnce(&mut Encoder<'_>)) {
+        write(&mut Encoder(&mut self.block));
+        if self.block.len() >= BLOCK_BYTES {
+            self.close();
+        }
+    }
+
+    fn section<T>(&mut self, rows: impl ExactSizeIterator<Item = T>, write: impl Fn(&mut Encoder<'_>, T)) {
+        self.row(|row| row.u64(rows.len() as u64));
+        self.close();
+        rows.for_each(|item| self.row(|row| write(row, item)));
+        self.close();
+    }
+}
+
+/// Takes the rows of blocks.
+struct Reader<'s> {
+    blocks: &'s mut dyn Blocks,
+}
+
+impl Reader<'_> {
+    fn one<T>(&mut self, what: &str, read: impl FnOnce(&mut Decoder<'_>) -> Option<T>) -> Result<T, String> {
+        let mut block = Decoder(self.blocks.next()?);
+        read(&mut block).filter(|_| block.0.is_empty()).ok_or_else(|| format!("its {what} cannot be read"))
+    }
+
+    fn section(&mut self, what: &str, mut read: impl FnMut(&mut Decoder<'_>) -> Option<()>) -> Result<(), String> {
+        let mut rows = self.one(what, count)?;
+        while rows > 0 {
+            let mut block = Decoder(self.blocks.next()?);
+            while !block.0.is_empty() {
+                rows = rows.checked_sub(1).ok_or_else(|| format!("it has more {what} than it says"))?;
+                read(&mut block).ok_or_else(|| format!("one of its {what} is not possible"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn put_nonces(row: &mut Encoder<'_>, nonces: Option<Nonces>) {
+    row.u8(u8::from(nonces.is_some()));
+    if let Some(nonces) = nonces {
+        row.bytes(&nonces.terminal);
+        row.bytes(&nonces.switch);
+    }
+}
+
+#[expect(clippy::option_option, reason = "unreadable, absent, there")]
+fn take_nonces(row: &mut Decoder<'_>) -> Option<Option<Nonces>> {
+    Some(match row.u8()? {
+        0 => None,
+        1 => Some(Nonces { terminal: row.array()?, switch: row.array()? }),
+        _ => return None,
+    })
+}
+
+fn count(row: &mut Decoder<'_>) -> Option<u64> {
+    row.u64()
+}
+
+fn day(row: &mut Decoder<'_>) -> Option<Date> {
+    row.u16().map(Date)
+}
+
+/// Adds a row whose key is new.
+fn add<R: Keyed>(table: &mut Table<R>, row: R) -> Option<()> {
+    table.find(row.key()).is_none().then(|| {
+        table.add(row);
+    })
+}
+
+impl Ledger {
+    /// Gives the state's image to `sink`, block by block.
+    pub fn image(&self, sink: &mut dyn FnMut(&[u8])) {
+        let mut writer = Writer { sink, block: vec![0; 4] };
+        writer.row(|row| {
+            row.u64(self.position);
+            row.u16(self.business_date.0);
+            row.u32(self.policy.amount_max);
+            row.u16(self.policy.identity_days);
+            row.u16(self.remembered_from.0);
+        });
+        writer.close();
+        writer.section(0..self.accounts.count(), |row, account| {
+            let (kind, index) = self.accounts.owner(account).packed();
+            row.u64(self.accounts.balance(account).cast_unsigned());
+            row.u8(kind);
+            row.u32(index);
+        });
+        writer.section(self.registry.merchants.rows().iter(), |row, merchant| {
+            row.text(merchant.id.as_str());
+            row.text(&merchant.name);
+            row.u8(merchant.category as u8);
+            row.u16(merchant.fee_bp);
+            row.u32(merchant.account);
+        });
+        writer.section(self.registry.terminals.rows().iter(), |row, terminal| {
+            row.bytes(&terminal.id);
+            row.u32(terminal.merchant);
+            row.u8(terminal.kind as u8);
+            row.text(terminal.zone.as_str());
+            row.bytes(&terminal.wrapped_key);
+            put_nonces(row, terminal.session.current);
+            put_nonces(row, terminal.session.previous);
+            row.u64(terminal.last_activity);
+        });
+        writer.section(self.registry.holders.rows().iter(), |row, holder| {
+            row.text(holder.id.as_str());
+            row.u32(holder.account);
+            row.u32(holder.live_card);
+            row.u64(holder.opening[0].cast_unsigned());
+            row.u64(holder.opening[1].cast_unsigned());
+        });
+        writer.section(self.registry.cards.rows().iter(), |row, card| {
+            row.u64(card.number.packed());
+            row.u32(card.holder);
+            row.u8(card.class as u8);
+            row.u8(card.status as u8);
+            row.u16(card.expires.0);
+            row.u32(card.last_activity);
+        });
+        writer.row(|row| row.u64(self.identities.shelves().len() as u64));
+        writer.close();
+        for (date, shelf) in self.identities.shelves() {
+            writer.row(|row| row.u16(date.0));
+            writer.close();
+            writer.section(shelf.entries().iter(), |row, entry| entry.put(row));
+            writer.section(shelf.nonces().iter(), |row, (position, nonce)| {
+                row.u64(*position);
+                row.bytes(nonce);
+            });
+        }
+    }
+
+    /// BLAKE3 over the image: equal digests, equal states.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        self.image(&mut |block| {
+            hasher.update(block);
+        });
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The state whose image this is.
+    ///
+    /// # Errors
+    /// A sentence that goes on after "it", where it is no state's.
+    pub fn from_image(blocks: &mut dyn Blocks) -> Result<Self, String> {
+        let mut reader = Reader { blocks };
+        let (position, business_date, policy, remembered_from) = reader.one("head", |row| {
+            let (position, business_date) = (row.u64()?, Date(row.u16()?));
+            let policy = Policy { amount_max: row.u32()?, identity_days: row.u16()? };
+            Some((position, business_date, policy, Date(row.u16()?)))
+        })?;
+        let accounts = read_accounts(&mut reader)?;
+        let registry = read_registry(&mut reader, &accounts)?;
+        let mut identities = Identities::new();
+        let days = reader.one("days", count)?;
+        for _ in 0..days {
+            let date = reader.one("day", day)?;
+            let mut entries = Vec::new();
+            reader.section("decisions", |row| {
+                let entry = Remembered::take(row)?;
+                let named = (entry.terminal() as usize) < registry.terminals.rows().len()
+                    && (entry.merchant() as usize) < registry.merchants.rows().len()
+                    && entry.position() <= position;
+                named.then(|| entries.push(entry))
+            })?;
+            let mut nonces = Vec::new();
+            reader.section("nonces", |row| {
+                nonces.push((row.u64()?, row.array()?));
+                Some(())
+            })?;
+            let shelf = Shelf::restored(entries, nonces, identities.hasher());
+            identities.put(date, shelf.ok_or("its decisions are not one an identity")?);
+        }
+        Ok(Self { position, business_date, policy, remembered_from, registry, accounts, identities })
+    }
+}
+
+fn read_accounts(reader: &mut Reader<'_>) -> Result<Accounts, String> {
+    let mut accounts = Vec::new();
+    reader.section("accounts", |row| {
+        accounts.push((row.u64()?.cast_signed(), Owner::from_packed(row.u8()?, row.u32()?)?));
+        Some(())
+    })?;
+    Accounts::restored(accounts.into_iter()).ok_or_else(|| "its accounts are not in order, or their sum is not zero".to_owned())
+}
+
+fn read_registry(reader: &mut Reader<'_>, accounts: &Accounts) -> Result<Registry, String> {
+    let mut registry = Registry::new();
+    let is = |account: u32, owner: Owner| account < accounts.count() && accounts.owner(account) == owner;
+    let merchants = &mut registry.merchants;
+    reader.section("merchants", |row| {
+        let merchant = Merchant {
+            id: MerchantId::new(row.text()?)?,
+            name: row.text()?.into(),
+            category: Category::from_number(row.u8()?)?,
+            fee_bp: row.u16()?,
+            account: row.u32()?,
+        };
+        let owner = Owner::Merchant(merchants.rows().len() as u32);
+        is(merchant.account, owner).then(|| add(merchants, merchant))?
+    })?;
+    let (merchants, terminals) = (registry.merchants.rows().len(), &mut registry.terminals);
+    reader.section("terminals", |row| {
+        let terminal = Terminal {
+            id: row.array()?,
+            merchant: row.u32()?,
+            kind: TerminalKind::from_number(row.u8()?)?,
+            zone: Zone::new(row.text()?)?,
+            wrapped_key: row.array()?,
+            session: Session { current: take_nonces(row)?, previous: take_nonces(row)? },
+            last_activity: row.u64()?,
+        };
+        ((terminal.merchant as usize) < merchants).then(|| add(terminals, terminal))?
+    })?;
+    let holders = &mut registry.holders;
+    holders.reserve(accounts.count() as usize / 2);
+    reader.section("holders", |row| {
+        let holder = Holder {
+            id: HolderId::new(row.text()?)?,
+            account: row.u32()?,
+            live_card: row.u32()?,
+            opening: [row.u64()?.cast_signed(), row.u64()?.cast_signed()],
+        };
+        let index = holders.rows().len() as u32;
+        let own = is(holder.account, Owner::Cash(index)) && is(holder.account + 1, Owner::Subsidy(index));
+        own.then(|| add(holders, holder))?
+    })?;
+    let (holders, cards) = (registry.holders.rows(), &mut registry.cards);
+    cards.reserve(holders.len());
+    reader.section("cards", |row| {
+        let card = Card {
+            number: CardNumber::from_packed(row.u64()?)?,
+            holder: row.u32()?,
+            class: CardClass::from_number(row.u8()?)?,
+            status: CardStatus::from_number(row.u8()?)?,
+            expires: Date(row.u16()?),
+            last_activity: row.u32()?,
+        };
+        let live = holders.get(card.holder as usize)?.live_card == cards.rows().len() as u32;
+        (live == card.status.is_live()).then(|| add(cards, card))?
+    })?;
+    let cards = registry.cards.rows().len();
+    if registry.holders.rows().iter().any(|holder| holder.live_card != NONE && holder.live_card as usize >= cards) {
+        return Err("one of its holders has a card that is not there".to_owned());
+    }
+    Ok(registry)
+}

@@ -1,0 +1,354 @@
+//! Snapshots: the ledger's state at a position, in a file beside the journal, so that a start need not replay all of it.
+//!
+//! The follower makes them from its replica, never the process that authorizes. A start takes the newest one that is sound
+//! and goes on in the journal from its bookmark; one that is not sound is passed over, told, and the one before is taken.
+//!
+//! Always true here: a snapshot has its final name only when it is whole and on disk, with its folder; [`KEPT`] are kept, and
+//! an older one goes only when it is one more. What a snapshot says was durable when it was made, so a journal that ends
+//! before a sound snapshot has lost records.
+//!
+//! ```text
+//! head   magic SWSNAPSH · u32 version · identity 16 · u64 position · u64 segment, offset, sequence, bookmark's position ·
+//!        hash 32 · BLAKE3 of the head so far
+//! image  the state, see ledger::image
+//! foot   u32 zero · u64 bytes of the image · BLAKE3 over the image, which is the state's digest
+//! ```
+//! Numbers are little-endian.
+
+use std::io;
+use std::sync::Arc;
+
+use crate::journal::{
+    Access, Bookmark, File, Identity, Journal, JournalError, Locked, Options, Records, Replays, Start, Storage, identity,
+    remove_segments,
+};
+use crate::ledger::Ledger;
+use crate::ledger::image::{Blocks, IMAGE_BLOCK_BYTES_MAX};
+
+/// How many are kept: the newest, and one to fall back to.
+pub const KEPT: usize = 2;
+
+const MAGIC: [u8; 8] = *b"SWSNAPSH";
+const VERSION: u32 = 1;
+const ENDING: &str = ".snapshot";
+const UNFINISHED: &str = ".new";
+const HEAD_BYTES: usize = 8 + 4 + 16 + 8 + 4 * 8 + 32 + 32;
+const FOOT_BYTES: usize = 4 + 8 + 32;
+/// Bytes read at a time.
+const READ_BYTES: usize = 1 << 20;
+
+/// A snapshot, as its head says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Snapshot {
+    /// The record as of which its state is.
+    pub position: u64,
+    /// Where the journal goes on: between two batches, the first of which may begin before `position`.
+    pub bookmark: Bookmark,
+}
+
+impl Snapshot {
+    /// From where a journal is replayed on top of it.
+    #[must_use]
+    pub fn start(&self) -> Start {
+        Start { bookmark: self.bookmark, position: self.position }
+    }
+}
+
+/// The file name of a snapshot.
+fn snapshot_name(position: u64) -> String {
+    format!("{position:012}{ENDING}")
+}
+
+/// The position of the snapshot with this file name.
+fn snapshot_position(name: &str) -> Option<u64> {
+    let position = name.strip_suffix(ENDING)?.parse().ok()?;
+    (snapshot_name(position) == name).then_some(position)
+}
+
+/// The positions of all snapshots, newest first.
+fn positions(storage: &dyn Storage) -> io::Result<Vec<u64>> {
+    let mut positions: Vec<u64> = storage.names()?.iter().filter_map(|name| snapshot_position(name)).collect();
+    positions.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(positions)
+}
+
+/// Writes the snapshot of a ledger, then removes those beyond [`KEPT`]. `durable`: its record is on stable storage.
+///
+/// # Errors
+/// The operating system's; the snapshots that are there stay.
+pub fn write(storage: &dyn Storage, ledger: &Ledger, bookmark: &Bookmark) -> io::Result<()> {
+    let position = ledger.position();
+    assert!(bookmark.position <= position, "a snapshot's bookmark is at or before its record");
+    let (name, unfinished) = (snapshot_name(position), format!("{}{UNFINISHED}", snapshot_name(position)));
+    let mut file = storage.create(&unfinished)?;
+    let written = (|| {
+        file.append(&head(position, bookmark))?;
+        let (mut hasher, mut bytes, mut failed) = (blake3::Hasher::new(), 0_u64, Ok(()));
+        ledger.image(&mut |block| {
+            if failed.is_ok() {
+                hasher.update(block);
+                bytes += block.len() as u64;
+                failed = file.append(block);
+            }
+        });
+        failed?;
+        let mut foot = [0; FOOT_BYTES];
+        foot[4..12].copy_from_slice(&bytes.to_le_bytes());
+        foot[12..].copy_from_slice(hasher.finalize().as_bytes());
+        file.append(&foot)?;
+        file.finish()?;
+        storage.rename(&unfinished, &name)
+    })();
+    if written.is_err() {
+        // The first error is the one to report; a leftover is removed at the next start.
+        drop(storage.remove(&unfinished));
+        return written;
+    }
+    for position in positions(storage)?.into_iter().skip(KEPT) {
+        storage.remove(&snapshot_name(position))?;
+    }
+    Ok(())
+}
+
+fn head(position: u64, bookmark: &Bookmark) -> [u8; HEAD_BYTES] {
+    let mut head = Vec::with_capacity(HEAD_BYTES);
+    head.extend_from_slice(&MAGIC);
+    head.extend_from_slice(&VERSION.to_le_bytes());
+    head.extend_from_slice(&bookmark.identity);
+    for number in [position, bookmark.segment, bookmark.offset, bookmark.sequence, bookmark.position] {
+        head.extend_from_slice(&number.to_le_bytes());
+    }
+    head.extend_from_slice(&bookmark.hash);
+    let check = blake3::hash(&head);
+    head.extend_from_slice(check.as_bytes());
+    head.try_into().expect("the fields make the head")
+}
+
+/// Why a snapshot cannot be used: a sentence.
+fn fault(name: &str, cause: impl std::fmt::Display) -> String {
+    format!("the snapshot {name} cannot be used: {cause}")
+}
+
+fn parse_head(head: &[u8; HEAD_BYTES]) -> Result<Snapshot, &'static str> {
+    let (covered, check) = head.split_at(HEAD_BYTES - 32);
+    if blake3::hash(covered).as_bytes() != check {
+        return Err("the checksum of its head does not match");
+    }
+    if covered[..8] != MAGIC || covered[8..12] != VERSION.to_le_bytes() {
+        return Err("its format is not one that this program reads");
+    }
+    let number = |index: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&covered[28 + index * 8..36 + index * 8]);
+        u64::from_le_bytes(bytes)
+    };
+    let (mut identity, mut hash) = (Identity::default(), [0; 32]);
+    identity.copy_from_slice(&covered[12..28]);
+    hash.copy_from_slice(&covered[68..100]);
+    let bookmark = Bookmark { identity, segment: number(1), offset: number(2), sequence: number(3), position: number(4), hash };
+    Ok(Snapshot { position: number(0), bookmark })
+}
+
+/// Reads the image's blocks and takes their hash.
+struct FileBlocks {
+    file: Arc<dyn File>,
+    /// What is left to be read of the file.
+    offset: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    /// The part of the buffer that was not given yet.
+    ahead: std::ops::Range<usize>,
+    hasher: blake3::Hasher,
+    image_bytes: u64,
+}
+
+impl FileBlocks {
+    fn new(file: Arc<dyn File>, end: u64) -> Self {
+        let buffer = vec![0; READ_BYTES.max(IMAGE_BLOCK_BYTES_MAX + 4)];
+        Self { file, offset: HEAD_BYTES as u64, end, buffer, ahead: 0..0, hasher: blake3::Hasher::new(), image_bytes: 0 }
+    }
+
+    /// The next `bytes` as a range of the buffer.
+    fn take(&mut self, bytes: usize) -> Result<std::ops::Range<usize>, String> {
+        if self.ahead.len() < bytes {
+            self.buffer.copy_within(self.ahead.clone(), 0);
+            self.ahead = 0..self.ahead.len();
+            let more = ((self.end - self.offset) as usize).min(self.buffer.len() - self.ahead.end);
+            let place = &mut self.buffer[self.ahead.end..self.ahead.end + more];
+            self.file.read(self.offset, place).map_err(|error| format!("it cannot be read: {error}"))?;
+            self.offset += more as u64;
+            self.ahead.end += more;
+            if self.ahead.len() < bytes {
+                return Err("it ends too early".to_owned());
+            }
+        }
+        let taken = self.ahead.start..self.ahead.start + bytes;
+        self.ahead.start = taken.end;
+        Ok(taken)
+    }
+
+    /// Whether a block comes next, and not the foot.
+    fn more(&mut self) -> Result<bool, String> {
+        let length = self.take(4)?;
+        self.ahead.start = length.start;
+        Ok(self.buffer[length] != [0; 4])
+    }
+
+    /// After the last block: whether the foot is that of this image.
+    fn finish(mut self) -> Result<(), String> {
+        let taken = self.take(FOOT_BYTES)?;
+        let foot = &self.buffer[taken];
+        let right = foot[..4] == [0; 4] && foot[4..12] == self.image_bytes.to_le_bytes();
+        if !right || foot[12..] != *self.hasher.finalize().as_bytes() || !self.ahead.is_empty() || self.offset != self.end {
+            return Err("the checksum of its state does not match".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl Blocks for FileBlocks {
+    fn next(&mut self) -> Result<&[u8], String> {
+        let length = self.take(4)?;
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(&self.buffer[length]);
+        let length = u32::from_le_bytes(bytes) as usize;
+        if !(1..=IMAGE_BLOCK_BYTES_MAX).contains(&length) {
+            return Err("it ends too early, or the length of a block is wrong".to_owned());
+        }
+        self.hasher.update(&bytes);
+        let block = self.take(length)?;
+        self.hasher.update(&self.buffer[block.clone()]);
+        self.image_bytes += 4 + length as u64;
+        Ok(&self.buffer[block])
+    }
+}
+
+fn open(storage: &dyn Storage, position: u64) -> Result<(Snapshot, FileBlocks), String> {
+    let name = snapshot_name(position);
+    let unreadable = |error: io::Error| format!("it cannot be read: {error}");
+    let file = storage.open(&name, Access::CachedRead).map_err(unreadable)?;
+    let end = file.bytes().map_err(unreadable)?;
+    let mut head = [0; HEAD_BYTES];
+    if end < (HEAD_BYTES + FOOT_BYTES) as u64 {
+        return Err("it is too short".to_owned());
+    }
+    file.read(0, &mut head).map_err(unreadable)?;
+    let snapshot = parse_head(&head)?;
+    if snapshot.position != position || snapshot.bookmark.position > position {
+        return Err(format!("its head says that it is of record {}", snapshot.position));
+    }
+    Ok((snapshot, FileBlocks::new(file, end)))
+}
+
+/// Reads a snapshot through without taking up its state, and says whether it is sound.
+fn check(storage: &dyn Storage, position: u64) -> Result<Snapshot, String> {
+    let (snapshot, mut blocks) = open(storage, position)?;
+    while blocks.more()? {
+        blocks.next()?;
+    }
+    blocks.finish().map(|()| snapshot)
+}
+
+fn load(storage: &dyn Storage, position: u64) -> Result<(Snapshot, Ledger), String> {
+    let (snapshot, mut blocks) = open(storage, position)?;
+    let ledger = Ledger::from_image(&mut blocks)?;
+    blocks.finish()?;
+    if ledger.position() != position {
+        return Err(format!("its state is that of record {}", ledger.position()));
+    }
+    Ok((snapshot, ledger))
+}
+
+/// A state to go on from.
+pub struct Loaded {
+    /// The state; before the first record where there is no snapshot.
+    pub ledger: Ledger,
+    /// The snapshot that it is from.
+    pub snapshot: Option<Snapshot>,
+    /// What was wrong with newer ones: a sentence each.
+    pub passed_over: Vec<String>,
+}
+
+/// Loads the newest sound snapshot of this journal at or before `until`.
+///
+/// # Errors
+/// Where the folder, or the journal in it, cannot be read.
+pub fn load_newest(storage: &dyn Storage, until: u64) -> Result<Loaded, JournalError> {
+    let identity = identity(storage)?;
+    let mut passed_over = Vec::new();
+    for position in found(storage)?.into_iter().filter(|&position| position <= until) {
+        let loaded = load(storage, position).and_then(|(snapshot, ledger)| {
+            let own = snapshot.bookmark.identity == identity;
+            if own { Ok((snapshot, ledger)) } else { Err("it belongs to another journal".to_owned()) }
+        });
+        match loaded {
+            Ok((snapshot, ledger)) => return Ok(Loaded { ledger, snapshot: Some(snapshot), passed_over }),
+            Err(cause) => passed_over.push(fault(&storage.place(&snapshot_name(position)), cause)),
+        }
+    }
+    Ok(Loaded { ledger: Ledger::new(), snapshot: None, passed_over })
+}
+
+fn found(storage: &dyn Storage) -> Result<Vec<u64>, JournalError> {
+    positions(storage).map_err(|error| JournalError::Io { action: "read", file: storage.place(""), error })
+}
+
+/// Takes away the segments that no start needs any more: those before the older of [`KEPT`] snapshots, both of which are
+/// read through first. `keep` is given the name of each before it goes. Gives how many went.
+///
+/// # Errors
+/// A sentence: a snapshot that is not sound, for then nothing goes, or the operating system's.
+pub fn retire(storage: &dyn Storage, keep: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<u64, String> {
+    let kept = found(storage).map_err(|error| error.to_string())?;
+    let mut below = 0;
+    if kept.len() >= KEPT {
+        for &position in &kept[..KEPT] {
+            let checked = check(storage, position).map_err(|cause| fault(&storage.place(&snapshot_name(position)), cause))?;
+            below = checked.bookmark.segment;
+        }
+    }
+    remove_segments(storage, below, keep).map_err(|error| error.to_string())
+}
+
+impl Replays for Ledger {
+    fn replay(&mut self, records: Records<'_>) -> Result<(), JournalError> {
+        self.replay_all(records, &mut |_, _, _| ())
+            .map_err(|stopped| JournalError::Rejected { position: stopped.position, cause: stopped.cause })
+    }
+}
+
+/// A journal that is open, and the state that it leads to.
+pub struct Resumed {
+    /// The state after its last record.
+    pub ledger: Ledger,
+    /// The journal.
+    pub journal: Journal,
+    /// The snapshot that it went on from.
+    pub snapshot: Option<Snapshot>,
+    /// What was wrong with newer ones: a sentence each.
+    pub passed_over: Vec<String>,
+}
+
+/// Opens a journal from its newest sound snapshot on.
+///
+/// # Errors
+/// As for [`Journal::resume`].
+pub fn resume(locked: Locked, options: &Options) -> Result<Resumed, JournalError> {
+    resume_with(locked, options, Journal::resume)
+}
+
+/// The same without threads; see [`Journal::open_driven`].
+///
+/// # Errors
+/// As for [`Journal::resume`].
+pub fn resume_driven(locked: Locked, options: &Options) -> Result<Resumed, JournalError> {
+    resume_with(locked, options, Journal::resume_driven)
+}
+
+type Open = fn(Locked, &Options, Option<&Start>, &mut dyn Replays) -> Result<Journal, JournalError>;
+
+fn resume_with(locked: Locked, options: &Options, open: Open) -> Result<Resumed, JournalError> {
+    let Loaded { mut ledger, snapshot, passed_over } = load_newest(&**locked.storage(), u64::MAX)?;
+    let journal = open(locked, options, snapshot.as_ref().map(Snapshot::start).as_ref(), &mut ledger)?;
+    Ok(Resumed { ledger, journal, snapshot, passed_over })
+}

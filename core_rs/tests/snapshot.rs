@@ -1,0 +1,424 @@
+//! A start from a snapshot gives the state that replaying everything gives; one that is damaged is passed over; what is taken away
+//! after it is needed by no start.
+
+mod college;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use college::world::{Step, World, step};
+use college::{AMOUNT_MAX, college};
+use proptest::prelude::*;
+use switch_core::journal::{
+    BLOCK_BYTES, DurableMark, FolderStorage, Identity, Journal, JournalError, Locked, MemoryStorage, Options, Storage,
+};
+use switch_core::ledger::Ledger;
+use switch_core::ledger::image::Blocks;
+use switch_core::replica::Replica;
+use switch_core::snapshot::{self, Resumed};
+
+const IDENTITY: Identity = *b"a test's journal";
+const DISK_BYTES: u64 = 16 << 20;
+/// Small segments, so that some runs need several.
+const OPTIONS: Options = Options { segment_bytes: 18 * BLOCK_BYTES as u64, batch_bytes_max: 60_002 };
+
+fn shared(storage: &MemoryStorage) -> Arc<dyn Storage> {
+    Arc::new(storage.clone())
+}
+
+fn created() -> MemoryStorage {
+    let storage = MemoryStorage::new(DISK_BYTES);
+    Journal::create_on(&storage, IDENTITY, &OPTIONS).expect("an empty disk takes a journal");
+    storage
+}
+
+fn resume(storage: &MemoryStorage) -> Result<Resumed, JournalError> {
+    snapshot::resume(Locked::on(&shared(storage))?, &OPTIONS)
+}
+
+/// The world of an empty journal.
+fn world(storage: &MemoryStorage) -> World {
+    World::new(resume(storage).expect("an empty journal").journal)
+}
+
+/// The same without threads: its batches and segments are alike in every run.
+fn driven_world(storage: &MemoryStorage) -> World {
+    let locked = Locked::on(&shared(storage)).expect("nobody else has it");
+    World::new(snapshot::resume_driven(locked, &OPTIONS).expect("an empty journal").journal)
+}
+
+/// Has a follower make a snapshot of this record.
+fn take_snapshot(storage: &MemoryStorage, position: u64) {
+    let mut replica = Replica::open_on(shared(storage), position).expect("a sound journal");
+    replica.advance(position).expect("a durable record");
+    replica.snapshot().expect("room for a snapshot");
+}
+
+fn snapshots(storage: &MemoryStorage) -> Vec<String> {
+    storage.names().expect("a working disk").into_iter().filter(|name| name.ends_with(".snapshot")).collect()
+}
+
+fn segments(storage: &MemoryStorage) -> usize {
+    storage.names().expect("a working disk").iter().filter(|name| name.ends_with(".segment")).count()
+}
+
+/// A stopped switch's journal of several segments with two snapshots, the first in the middle of a batch; and its last position
+/// and digest.
+fn filled() -> (MemoryStorage, u64, [u8; 32]) {
+    let storage = created();
+    let mut world = driven_world(&storage);
+    let mut position_of_first = 0;
+    for number in 0..120 {
+        world.take(&Step::Purchase(0, number, 2, 1));
+        world.take(&Step::Reversal(1, number, 900));
+        if number % 3 == 0 {
+            world.take(&Step::Flush);
+            world.authorizer.log_mut().drive().expect("a working disk");
+        }
+        let position = world.authorizer.log().position();
+        match number {
+            60 => position_of_first = position - 1,
+            90 => take_snapshot(&storage, position_of_first),
+            _ => {}
+        }
+    }
+    world.take(&Step::NextDay);
+    world.take(&Step::Flush);
+    let position = world.authorizer.log().position();
+    take_snapshot(&storage, position - 2);
+    let digest = world.authorizer.ledger().digest();
+    drop(world);
+    assert_eq!(snapshots(&storage).len(), 2);
+    (storage, position, digest)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_start_from_a_snapshot_of_any_record_gives_back_the_state(
+        steps in prop::collection::vec((step(), prop::option::weighted(0.3, any::<prop::sample::Index>())), 1..60)
+    ) {
+        let storage = created();
+        let mut world = world(&storage);
+        for (step, snapshot) in steps.iter().chain(&[(Step::Restart(AMOUNT_MAX), None)]) {
+            match step {
+                Step::Restart(amount_max) => {
+                    // The world compares the state's digest with what it was at that position.
+                    world = world.restarted(*amount_max, |ledger| {
+                        let resumed = resume(&storage)?;
+                        assert!(resumed.passed_over.is_empty(), "{:?}", resumed.passed_over);
+                        *ledger = resumed.ledger;
+                        Ok(resumed.journal)
+                    });
+                }
+                step => world.take(step),
+            }
+            if let Some(index) = snapshot {
+                let durable = DurableMark::open_on(&storage).and_then(|mark| mark.load(IDENTITY)).expect("the mark");
+                let newest = snapshots(&storage).last().map_or(0, |name| name[..12].parse().expect("a position"));
+                if durable > newest {
+                    take_snapshot(&storage, newest + 1 + index.index((durable - newest) as usize) as u64);
+                }
+            }
+            prop_assert!(snapshots(&storage).len() <= snapshot::KEPT);
+        }
+    }
+}
+
+#[test]
+fn a_snapshot_is_taken_and_its_state_is_the_replayed_one() {
+    let (storage, position, digest) = filled();
+    let resumed = resume(&storage.reopened()).expect("a sound journal");
+    assert_eq!(resumed.snapshot.map(|snapshot| snapshot.position), Some(position - 2));
+    assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
+    let replayed = storage.reopened();
+    for name in snapshots(&replayed) {
+        replayed.remove(&name).expect("there");
+    }
+    let resumed = resume(&replayed).expect("a sound journal");
+    assert!(resumed.snapshot.is_none());
+    assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
+}
+
+type Damage<'a> = &'a dyn Fn(&mut Vec<u8>);
+
+#[test]
+fn a_damaged_snapshot_is_told_and_the_one_before_is_taken() {
+    let (storage, position, digest) = filled();
+    let [older, newest] = <[String; 2]>::try_from(snapshots(&storage)).expect("two");
+    let content = storage.content(&newest).expect("there");
+    let damages: [(&str, Damage); 4] = [
+        ("cut", &|content| content.truncate(content.len() - 1)),
+        ("longer", &|content| content.push(0)),
+        ("empty", &Vec::clear),
+        ("head alone", &|content| content.truncate(132)),
+    ];
+    let flips = (0..content.len()).step_by(7).chain(0..140).chain(content.len() - 60..content.len());
+    let flips = flips.map(|at| (at, 1_u8 << (at % 8)));
+    let check = |damaged: &MemoryStorage, what: &str| {
+        let resumed = resume(damaged).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(resumed.passed_over.len(), 1, "{what}: {:?}", resumed.passed_over);
+        assert!(resumed.passed_over[0].contains(&format!("the snapshot memory/{newest} cannot be used: ")), "{what}");
+        assert_eq!(resumed.snapshot.map(|snapshot| format!("{:012}.snapshot", snapshot.position)).as_ref(), Some(&older));
+        assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest), "{what}");
+    };
+    for (what, damage) in damages {
+        let damaged = storage.reopened();
+        damaged.alter(&newest, damage);
+        check(&damaged, what);
+    }
+    for (at, bit) in flips {
+        let damaged = storage.reopened();
+        damaged.alter(&newest, |content| content[at] ^= bit);
+        check(&damaged, &format!("byte {at}"));
+    }
+    let both = storage.reopened();
+    for name in [&older, &newest] {
+        both.alter(name, |content| content[200] ^= 1);
+    }
+    let resumed = resume(&both).expect("the whole journal is there");
+    assert_eq!((resumed.passed_over.len(), resumed.snapshot, resumed.ledger.digest()), (2, None, digest));
+}
+
+#[test]
+fn another_journals_snapshot_is_passed_over() {
+    let (storage, position, digest) = filled();
+    let other = MemoryStorage::new(DISK_BYTES);
+    Journal::create_on(&other, *b"another journal!", &OPTIONS).expect("an empty disk");
+    drop(college(resume(&other).expect("an empty journal").journal));
+    take_snapshot(&other, 3);
+    let name = "000000000003.snapshot";
+    let foreign = other.content(name).expect("there");
+    for old in snapshots(&storage) {
+        storage.remove(&old).expect("there");
+    }
+    take_snapshot(&storage, 3);
+    storage.alter(name, |content| *content = foreign);
+    let resumed = resume(&storage).expect("a sound journal");
+    assert!(resumed.passed_over[0].contains("another journal"), "{:?}", resumed.passed_over);
+    assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
+}
+
+#[test]
+fn a_journal_that_ends_before_a_sound_snapshot_has_lost_records() {
+    let (storage, position, _) = filled();
+    let segment = "00000002.segment";
+    let content = storage.content(segment).expect("there");
+    assert!(content.iter().any(|byte| *byte != 0));
+    // As after a power cut on a disk that confirmed what it did not keep: the mark is old, the last batches are not there.
+    storage.remove("durable").expect("there");
+    let last = (1..).map(|number| format!("{number:08}.segment")).take_while(|name| storage.content(name).is_some());
+    let last = last.filter(|name| storage.content(name).expect("there")[BLOCK_BYTES..].iter().any(|byte| *byte != 0)).last();
+    let last = last.expect("a segment in use");
+    storage.alter(&last, |content| {
+        let end = content.iter().rposition(|byte| *byte != 0).expect("a batch") / BLOCK_BYTES * BLOCK_BYTES;
+        content[end - 2 * BLOCK_BYTES..].fill(0);
+    });
+    let error = resume(&storage).err().expect("records are missing");
+    assert!(matches!(error, JournalError::Lost { durable, .. } if durable == position - 2), "{error}");
+}
+
+#[test]
+fn a_crash_while_a_snapshot_is_made_leaves_the_ones_before() {
+    for changes in 0.. {
+        let (storage, position, digest) = filled();
+        let before = snapshots(&storage);
+        let mut replica = Replica::open_on(shared(&storage), u64::MAX).expect("a sound journal");
+        replica.advance(position).expect("durable");
+        storage.crash_after(changes, |_| true);
+        let made = replica.snapshot();
+        let storage = storage.reopened();
+        let there = snapshots(&storage);
+        // After the new one has its name the oldest may be there still: one too many, never one too few.
+        assert!(there.len() >= 2 && before.iter().any(|name| there.contains(name)), "after {changes} changes: {there:?}");
+        let resumed = resume(&storage).expect("a sound journal");
+        assert_eq!((resumed.passed_over.len(), resumed.ledger.digest()), (0, digest));
+        assert!(storage.names().expect("a working disk").iter().all(|name| !name.contains(".new")), "a leftover goes at the start");
+        if made.is_ok() {
+            assert!(changes >= 5, "the crashes hit every step");
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_a_snapshot_and_keeps_the_ones_before() {
+    let (storage, position, _) = filled();
+    let before = snapshots(&storage);
+    let mut replica = Replica::open_on(shared(&storage), u64::MAX).expect("a sound journal");
+    replica.advance(position).expect("durable");
+    storage.resize(0);
+    let error = replica.snapshot().expect_err("there is no room");
+    assert!(error.contains("cannot write a snapshot in memory/"), "{error}");
+    assert_eq!(snapshots(&storage), before);
+}
+
+#[test]
+fn segments_go_only_when_two_sound_snapshots_are_past_them() {
+    let (storage, position, digest) = filled();
+    let whole = segments(&storage);
+    let replica = Replica::open_on(shared(&storage), u64::MAX).expect("a sound journal");
+    let damaged = storage.reopened();
+    let newest = snapshots(&storage).pop().expect("two");
+    damaged.alter(&newest, |content| content[300] ^= 1);
+    let cautious = Replica::open_on(shared(&damaged), u64::MAX).expect("the older one is sound");
+    assert!(cautious.retire(None).expect_err("nothing goes").contains("cannot be used"));
+    assert_eq!(segments(&damaged), whole);
+
+    let gone = replica.retire(None).expect("a working disk");
+    assert!(gone >= 1 && segments(&storage) == whole - gone as usize, "{gone} of {whole}");
+    assert_eq!(replica.retire(None), Ok(0), "once");
+    let resumed = resume(&storage.reopened()).expect("a sound journal");
+    assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
+    // The fallback has all that it needs, too.
+    storage.alter(&newest, |content| content[300] ^= 1);
+    let resumed = resume(&storage.reopened()).expect("a sound journal");
+    assert_eq!((resumed.passed_over.len(), resumed.ledger.digest()), (1, digest));
+    for name in snapshots(&storage) {
+        storage.remove(&name).expect("there");
+    }
+    let error = resume(&storage).err().expect("there is nothing to begin with");
+    assert!(matches!(error, JournalError::Cut { .. }), "{error}");
+    assert!(error.to_string().contains("put back the removed segments"), "{error}");
+    let error = Replica::open_on(shared(&storage), u64::MAX).err().expect("nor for a replica");
+    assert!(matches!(error, JournalError::Cut { .. }), "{error}");
+}
+
+#[test]
+fn with_one_snapshot_nothing_goes() {
+    let (storage, position, _) = filled();
+    let older = snapshots(&storage).swap_remove(0);
+    storage.remove(&older).expect("there");
+    let mut replica = Replica::open_on(shared(&storage), u64::MAX).expect("a sound journal");
+    replica.advance(position).expect("durable");
+    assert_eq!(replica.retire(None), Ok(0));
+}
+
+#[test]
+fn a_crash_while_segments_go_leaves_a_journal_without_gaps() {
+    for changes in 0.. {
+        let (storage, position, digest) = filled();
+        let replica = Replica::open_on(shared(&storage), u64::MAX).expect("a sound journal");
+        storage.crash_after(changes, |_| true);
+        let gone = replica.retire(None);
+        let storage = storage.reopened();
+        let resumed = resume(&storage).expect("a sound journal");
+        assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
+        if gone.is_ok() {
+            assert!(changes >= 1);
+            break;
+        }
+    }
+}
+
+/// Copies what a disk in memory holds into a folder.
+fn laid_out(storage: &MemoryStorage, folder: &Path) {
+    for name in storage.names().expect("a working disk") {
+        std::fs::write(folder.join(&name), storage.content(&name).expect("there")).expect("a temporary file");
+    }
+}
+
+#[test]
+fn an_archive_gets_segments_whole_and_an_interrupted_move_is_finished() {
+    let (storage, ..) = filled();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (journal, archive) = (folder.path().join("journal"), folder.path().join("archive"));
+    std::fs::create_dir(&journal).expect("a folder");
+    laid_out(&storage, &journal);
+    let first = storage.content("00000001.segment").expect("there");
+    // One that had been moved but for its removal.
+    std::fs::create_dir(&archive).expect("a folder");
+    std::fs::write(archive.join("00000001.segment"), &first).expect("a file");
+    let replica = Replica::open(&journal, u64::MAX).expect("a sound journal");
+    let gone = replica.retire(Some(&archive)).expect("a working disk");
+    assert!(gone >= 1);
+    for number in 1..=gone {
+        let name = format!("{number:08}.segment");
+        assert!(!journal.join(&name).exists());
+        assert_eq!(std::fs::read(archive.join(&name)).expect("archived"), storage.content(&name).expect("there"));
+    }
+    FolderStorage::new(&journal).remove("durable").expect("there");
+    snapshot::resume(Locked::folder(&journal).expect("a journal"), &OPTIONS).expect("a start needs none of them");
+}
+
+#[test]
+fn an_archive_with_another_file_of_that_name_stops_the_move() {
+    let (storage, ..) = filled();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (journal, archive) = (folder.path().join("journal"), folder.path().join("archive"));
+    std::fs::create_dir(&journal).expect("a folder");
+    laid_out(&storage, &journal);
+    std::fs::create_dir(&archive).expect("a folder");
+    std::fs::write(archive.join("00000001.segment"), b"somebody else's").expect("a file");
+    let replica = Replica::open(&journal, u64::MAX).expect("a sound journal");
+    let error = replica.retire(Some(&archive)).expect_err("two files of one name");
+    assert!(error.contains("cannot archive") && error.contains("is another file"), "{error}");
+    assert!(journal.join("00000001.segment").exists());
+}
+
+// --- images ---
+
+/// An image as blocks.
+struct Image(std::vec::IntoIter<Vec<u8>>, Vec<u8>);
+
+impl Image {
+    fn of(ledger: &Ledger) -> Vec<Vec<u8>> {
+        let mut blocks = Vec::new();
+        ledger.image(&mut |block| blocks.push(block[4..].to_vec()));
+        blocks
+    }
+
+    fn read(blocks: Vec<Vec<u8>>) -> Result<Ledger, String> {
+        Ledger::from_image(&mut Self(blocks.into_iter(), Vec::new()))
+    }
+}
+
+impl Blocks for Image {
+    fn next(&mut self) -> Result<&[u8], String> {
+        self.1 = self.0.next().ok_or("it ends too early")?;
+        Ok(&self.1)
+    }
+}
+
+#[test]
+fn an_image_that_no_ledger_could_have_is_refused() {
+    let (storage, ..) = filled();
+    let ledger = resume(&storage).expect("a sound journal").ledger;
+    let blocks = Image::of(&ledger);
+    assert_eq!(Image::read(blocks.clone()).expect("its own image").digest(), ledger.digest());
+    // Without a block, and with every byte changed: refused, or another state; never a panic, never money from nowhere.
+    let (mut refused, mut other) = (0, 0);
+    for index in 0..blocks.len() {
+        let mut fewer = blocks.clone();
+        fewer.remove(index);
+        assert!(Image::read(fewer).is_err(), "block {index}");
+        for at in (0..blocks[index].len()).step_by(if blocks[index].len() > 4_000 { 11 } else { 1 }) {
+            let mut changed = blocks.clone();
+            changed[index][at] ^= 1 << (at % 8);
+            match Image::read(changed) {
+                Err(_) => refused += 1,
+                Ok(changed) => {
+                    assert_ne!(changed.digest(), ledger.digest(), "block {index} byte {at}");
+                    assert_eq!(changed.accounts().sum(), 0);
+                    other += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 500 && other > 500, "{refused} refused, {other} another state");
+}
+
+#[test]
+fn the_format_stays_what_it_is() {
+    let (storage, ..) = filled();
+    let mut hasher = blake3::Hasher::new();
+    for name in snapshots(&storage) {
+        hasher.update(&storage.content(&name).expect("there"));
+    }
+    assert_eq!(
+        hasher.finalize().to_hex().as_str(),
+        "545eecb1574f33b909b36e20b75a7b62f1fe46949fb7dc4419620e7f0e88ce64",
+        "snapshots on disk would no longer be read: raise the format version"
+    );
+}
