@@ -3,7 +3,7 @@
 Money is in fen. What is JSON comes as bytes, to be decoded by msgspec into the struct that expects it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import final
 
@@ -33,10 +33,12 @@ class Core:
         identity_days: int,
         mac_failures_max: int,
         connections_max: int,
+        progress: Callable[[int], object] | None = None,
     ) -> Core:
         """Open the journal under its exclusive lock, replay it from its newest sound snapshot on, and be ready to serve.
 
-        `key_encryption_key`: 32 bytes. `timezone`: an IANA name, or "" for the machine's. Raises CoreError where the journal
+        `key_encryption_key`: 32 bytes. `timezone`: an IANA name, or "" for the machine's. `progress` is given the record reached, once a
+        second while it replays. Raises CoreError where the journal
         is in use, damaged, or written under another key.
         """
     @staticmethod

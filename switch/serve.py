@@ -70,6 +70,7 @@ def open_core(config: Config, connections_max: int) -> Iterator[Core]:
         identity_days=config.policy.identity_days,
         mac_failures_max=config.terminals.mac_failures_max,
         connections_max=connections_max,
+        progress=lambda record: log.info("replaying the journal: at record %d", record),
     )
     for remark in core.remarks:
         log.warning("%s; the start went on from what lies before", remark)

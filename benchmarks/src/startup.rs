@@ -136,7 +136,7 @@ pub(crate) fn measure(folder: &Path, scale: &Scale) -> Result<Value, Failure> {
     let writing = began.elapsed();
     drop(replica);
     let began = Instant::now();
-    let resumed = snapshot::resume(Locked::folder(folder)?, &options)?;
+    let resumed = snapshot::resume(Locked::folder(folder)?, &options, &mut |_| ())?;
     let resuming = began.elapsed();
     if resumed.snapshot.is_none_or(|snapshot| snapshot.position != records) || resumed.ledger.digest() != digest {
         return Err("the snapshot does not lead to the state that was written".into());

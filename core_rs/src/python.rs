@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use pyo3::create_exception;
 use pyo3::exceptions::PyException;
@@ -23,6 +24,9 @@ use crate::reactor::{Bounds, Reactor, wall_clock};
 use crate::replica::{self, Replica};
 use crate::show::{KINDS, show};
 use crate::snapshot::{self, Resumed};
+
+/// Between two words on how far a start has come.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 
 create_exception!(switch._core, CoreError, PyException);
 
@@ -73,7 +77,7 @@ impl Core {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (*, journal, key_encryption_key, timezone, segment_bytes, amount_max, identity_days, mac_failures_max, connections_max))]
+    #[pyo3(signature = (*, journal, key_encryption_key, timezone, segment_bytes, amount_max, identity_days, mac_failures_max, connections_max, progress = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments, one a setting")]
     fn new(
         py: Python<'_>,
@@ -85,13 +89,22 @@ impl Core {
         identity_days: u16,
         mac_failures_max: u32,
         connections_max: usize,
+        progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let key = key_encryption_key.try_into().map_err(|_| {
             failed(format!("the key encryption key has {} bytes; it needs {}", key_encryption_key.len(), KeyEncryptionKey::BYTES))
         })?;
         let settings = Settings { policy: Policy { amount_max, identity_days }, timezone, key: KeyEncryptionKey::new(key) };
         let bounds = Bounds { connections_max, mac_failures_max };
-        let (reactor, remarks) = py.detach(|| open(&journal, segment_bytes, settings, bounds)).map_err(failed)?;
+        let mut told = Instant::now();
+        let mut tell = |position: u64| {
+            if let Some(progress) = progress.as_ref().filter(|_| told.elapsed() >= PROGRESS_EVERY) {
+                told = Instant::now();
+                // What it raises has no way out of a replay, and says nothing about it.
+                Python::attach(|py| drop(progress.call1(py, (position,))));
+            }
+        };
+        let (reactor, remarks) = py.detach(|| open(&journal, segment_bytes, settings, bounds, &mut tell)).map_err(failed)?;
         Ok(Self { reactor: Some(reactor), remarks })
     }
 
@@ -178,9 +191,15 @@ impl Core {
 }
 
 /// The pump on an open journal, and what was wrong with snapshots that were passed over.
-fn open(folder: &Path, segment_bytes: u64, settings: Settings, bounds: Bounds) -> Result<(Reactor, Vec<String>), String> {
+fn open(
+    folder: &Path,
+    segment_bytes: u64,
+    settings: Settings,
+    bounds: Bounds,
+    tell: &mut dyn FnMut(u64),
+) -> Result<(Reactor, Vec<String>), String> {
     let options = Options { segment_bytes, ..Options::default() };
-    let resumed = Locked::folder(folder).and_then(|locked| snapshot::resume(locked, &options));
+    let resumed = Locked::folder(folder).and_then(|locked| snapshot::resume(locked, &options, tell));
     let Resumed { ledger, journal, passed_over, .. } = resumed.map_err(|error| error.to_string())?;
     let authorizer = Authorizer::new(ledger, journal, settings, random_nonce, wall_clock())?;
     let mut reactor = Reactor::new(authorizer, bounds).map_err(|error| format!("no epoll descriptor could be had: {error}"))?;

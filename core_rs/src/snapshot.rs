@@ -317,6 +317,20 @@ impl Replays for Ledger {
     }
 }
 
+/// A ledger that replays and tells how far it is.
+struct Told<'a> {
+    ledger: &'a mut Ledger,
+    tell: &'a mut dyn FnMut(u64),
+}
+
+impl Replays for Told<'_> {
+    fn replay(&mut self, records: Records<'_>) -> Result<(), JournalError> {
+        Replays::replay(self.ledger, records)?;
+        (self.tell)(self.ledger.position());
+        Ok(())
+    }
+}
+
 /// A journal that is open, and the state that it leads to.
 pub struct Resumed {
     /// The state after its last record.
@@ -329,12 +343,12 @@ pub struct Resumed {
     pub passed_over: Vec<String>,
 }
 
-/// Opens a journal from its newest sound snapshot on.
+/// Opens a journal from its newest sound snapshot on. `tell` is given the position reached, again and again.
 ///
 /// # Errors
 /// As for [`Journal::resume`].
-pub fn resume(locked: Locked, options: &Options) -> Result<Resumed, JournalError> {
-    resume_with(locked, options, Journal::resume)
+pub fn resume(locked: Locked, options: &Options, tell: &mut dyn FnMut(u64)) -> Result<Resumed, JournalError> {
+    resume_with(locked, options, tell, Journal::resume)
 }
 
 /// The same without threads; see [`Journal::open_driven`].
@@ -342,13 +356,14 @@ pub fn resume(locked: Locked, options: &Options) -> Result<Resumed, JournalError
 /// # Errors
 /// As for [`Journal::resume`].
 pub fn resume_driven(locked: Locked, options: &Options) -> Result<Resumed, JournalError> {
-    resume_with(locked, options, Journal::resume_driven)
+    resume_with(locked, options, &mut |_| (), Journal::resume_driven)
 }
 
 type Open = fn(Locked, &Options, Option<&Start>, &mut dyn Replays) -> Result<Journal, JournalError>;
 
-fn resume_with(locked: Locked, options: &Options, open: Open) -> Result<Resumed, JournalError> {
+fn resume_with(locked: Locked, options: &Options, tell: &mut dyn FnMut(u64), open: Open) -> Result<Resumed, JournalError> {
     let Loaded { mut ledger, snapshot, passed_over } = load_newest(&**locked.storage(), u64::MAX)?;
-    let journal = open(locked, options, snapshot.as_ref().map(Snapshot::start).as_ref(), &mut ledger)?;
+    let start = snapshot.as_ref().map(Snapshot::start);
+    let journal = open(locked, options, start.as_ref(), &mut Told { ledger: &mut ledger, tell })?;
     Ok(Resumed { ledger, journal, snapshot, passed_over })
 }

@@ -33,7 +33,7 @@ fn created() -> MemoryStorage {
 }
 
 fn resume(storage: &MemoryStorage) -> Result<Resumed, JournalError> {
-    snapshot::resume(Locked::on(&shared(storage))?, &OPTIONS)
+    snapshot::resume(Locked::on(&shared(storage))?, &OPTIONS, &mut |_| ())
 }
 
 /// The world of an empty journal.
@@ -339,7 +339,7 @@ fn an_archive_gets_segments_whole_and_an_interrupted_move_is_finished() {
         assert_eq!(std::fs::read(archive.join(&name)).expect("archived"), storage.content(&name).expect("there"));
     }
     FolderStorage::new(&journal).remove("durable").expect("there");
-    snapshot::resume(Locked::folder(&journal).expect("a journal"), &OPTIONS).expect("a start needs none of them");
+    snapshot::resume(Locked::folder(&journal).expect("a journal"), &OPTIONS, &mut |_| ()).expect("a start needs none of them");
 }
 
 #[test]
