@@ -15,9 +15,10 @@ use serde::Serialize;
 use crate::authorizer::{Authorizer, Log};
 use crate::calendar::{Date, Timestamp};
 use crate::card_number::CardNumber;
+use crate::ledger::accounts::House;
 use crate::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, NONE, TerminalId, TerminalKind, Zone};
 use crate::ledger::{Command, Ledger};
-use crate::limits::{IMPORT_BYTES_MAX, MERCHANT_NAME_BYTES_MAX, POSITION_MAX, PURSE_FEN_MAX};
+use crate::limits::{HOUSE_FEN_MAX, IMPORT_BYTES_MAX, MERCHANT_NAME_BYTES_MAX, POSITION_MAX, PURSE_FEN_MAX};
 use crate::mac::MasterKey;
 
 /// Bytes by which a row's record may be longer than the row.
@@ -86,7 +87,7 @@ pub fn import<L: Log>(authorizer: &mut Authorizer<L>, now: Timestamp, file: &str
         _ => return Err(format!("{file} line 1: the header {:?} is not known; it must be one of {}", header.join(","), headers())),
     };
 
-    let mut checker = Checker { ledger: authorizer.ledger(), lines: HashMap::new(), holders: HashMap::new() };
+    let mut checker = Checker { ledger: authorizer.ledger(), lines: HashMap::new(), holders: HashMap::new(), opened: [0; 2] };
     let mut rows = Vec::new();
     while next(&mut record)? {
         let line = record.position().map_or(0, |position| line_of(content, position));
@@ -224,6 +225,8 @@ struct Checker<'a> {
     /// The line on which a key stands already.
     lines: HashMap<String, u64>,
     holders: HashMap<HolderId, HolderSoFar>,
+    /// What the holders that are new in the file are opened with, cash and subsidy, in fen.
+    opened: [i64; 2],
 }
 
 impl Checker<'_> {
@@ -288,6 +291,25 @@ impl Checker<'_> {
         })
     }
 
+    /// Sees that the accounts from which opening balances come stay within their bound.
+    fn open(&mut self, opening: [i64; 2]) -> Result<(), Wrong> {
+        for (purse, house) in [House::Suspense, House::Grants].into_iter().enumerate() {
+            self.opened[purse] += opening[purse];
+            let left = self.ledger.accounts().balance(house.account()) + HOUSE_FEN_MAX;
+            if self.opened[purse] > left {
+                return Err((
+                    5 + purse,
+                    format!(
+                        "with this one the file opens purses with {} fen, but the account {} can give {left} and no more",
+                        self.opened[purse],
+                        house.name()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn card(&mut self, line: u64, fields: Fields<'_>) -> Result<(Row, Change), Wrong> {
         let text = fields.text(0);
         let number = CardNumber::from_digits(text.as_bytes()).ok_or_else(|| (0, format!("{text:?} is not 1 to 19 digits")))?;
@@ -318,6 +340,8 @@ impl Checker<'_> {
                 ));
             }
             holder = before;
+        } else {
+            self.open(opening)?;
         }
         if status.is_live() {
             if let Some(other) = holder.live_card.filter(|&other| other != number) {
@@ -337,5 +361,50 @@ impl Checker<'_> {
             Some(_) => Change::Changed,
         };
         Ok((Row::Card { number, holder: id, class, status, expires, opening: holder.opening }, change))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authorizer::Settings;
+    use crate::ledger::Policy;
+    use crate::mac::KeyEncryptionKey;
+
+    /// How many records were written.
+    struct Count(u64);
+
+    impl Log for Count {
+        fn has_room(&self, _: usize) -> bool {
+            true
+        }
+        fn reserve(&mut self, _: usize) -> Result<(), String> {
+            Ok(())
+        }
+        fn append(&mut self, _: &[u8]) -> u64 {
+            self.0 += 1;
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_file_does_not_take_more_than_the_campus_can_give() {
+        for (purse, house, purses) in [("cash", House::Suspense, "40,0"), ("subsidy", House::Grants, "0,40")] {
+            let mut ledger = Ledger::new();
+            ledger.accounts_mut().tamper(house.account(), 100 - HOUSE_FEN_MAX);
+            let key = KeyEncryptionKey::new(&[7; KeyEncryptionKey::BYTES]);
+            let settings = Settings { policy: Policy { amount_max: 1, identity_days: 1 }, timezone: "UTC".to_owned(), key };
+            let mut authorizer = Authorizer::new(ledger, Count(0), settings, || [0; 8], 0).unwrap();
+            let mut take = |cards: std::ops::Range<u32>| {
+                let row = |card| format!("{card},H{card},student,active,2027-01-01,{purses}\n");
+                let rows = format!("{}\n{}", CARDS.join(","), cards.map(row).collect::<String>());
+                import(&mut authorizer, 0, "file.csv", rows.as_bytes())
+            };
+            let error = take(1..4).unwrap_err();
+            assert!(error.starts_with(&format!("file.csv line 4, field {purse}: ")) && error.contains(house.name()), "{error}");
+            take(1..3).unwrap();
+            assert!(take(3..4).unwrap_err().starts_with(&format!("file.csv line 2, field {purse}: ")));
+            assert_eq!(take(1..3).unwrap().unchanged, 2);
+        }
     }
 }

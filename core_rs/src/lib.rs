@@ -12,6 +12,7 @@
 //! | [`import`] | files of merchants, terminals and cards |
 //! | [`reactor`] | sockets and waves |
 //! | [`replica`], [`copy`] | a second ledger fed from the journal, and the rows it gives to PostgreSQL |
+//! | [`verification`] | what must hold after every record |
 //! | [`show`], [`stats`] | what operators see |
 //!
 //! `iso8583`, `mac`, `session` and `ledger` do no I/O and read no clock or randomness.
@@ -34,3 +35,4 @@ pub mod session;
 pub mod show;
 pub mod snapshot;
 pub mod stats;
+pub mod verification;

@@ -6,11 +6,18 @@ use std::time::Duration;
 /// The last year a date may name: a day is held in 16 bits from 2000 on.
 pub const DATE_YEAR_MAX: i16 = 2178;
 
-/// The most an account may hold or owe, in fen: DE54 and reports have twelve digits for it.
+/// The most a purse or a merchant may hold, in fen: DE54 and reports have twelve digits for it.
 pub const ACCOUNT_FEN_MAX: i64 = 999_999_999_999;
+
+/// The most one of the campus's own accounts may hold or owe, in fen: what ten million of the fullest purses hold, and far
+/// within 64 bits.
+pub const HOUSE_FEN_MAX: i64 = 999_999_999_999_999_999;
 
 /// The most a purse may be opened with, in fen: a tenth of an account's bound, so that giving back always has room.
 pub const PURSE_FEN_MAX: i64 = 99_999_999_999;
+
+/// The most a cash purse may owe, in fen: what was sold offline beyond it. Nothing is sold offline yet, so nobody owes anything.
+pub const OFFLINE_DEBT_FEN_MAX: i64 = 0;
 
 /// The highest transaction number: DE37 has twelve digits.
 pub const POSITION_MAX: u64 = 999_999_999_999;

@@ -17,6 +17,7 @@ use crate::journal::{self, Bookmark, DurableMark, FolderStorage, Hash, Identity,
 use crate::ledger::command::{Decoded, touched};
 use crate::ledger::{Command, Ledger, Outcome, Request};
 use crate::snapshot::{self, Loaded, load_newest};
+use crate::verification::{Verifier, first_bad_record};
 
 /// A ledger that follows a journal.
 pub struct Replica {
@@ -151,6 +152,11 @@ impl Replica {
     fn read_batch(&mut self, durable: u64) -> Result<bool, JournalError> {
         let before = self.reader.bookmark();
         let Some(batch) = self.reader.next_batch(durable)? else { return Ok(false) };
+        let next = self.ledger.position() + 1;
+        assert!(
+            batch.first_position <= next && next <= batch.last_position + 1,
+            "batches follow each other without gaps, and the first one holds a snapshot's record"
+        );
         self.batch.clear();
         self.batch.extend_from_slice(batch.payload());
         (self.taken, self.before) = (0, before);
@@ -415,7 +421,7 @@ pub struct Verification {
     pub ok: bool,
     /// Records that are right, from the first on.
     pub records: u64,
-    /// BLAKE3 over the state after them, hex.
+    /// BLAKE3 over the state after them, hex; where not ok, over whatever was replayed.
     pub state_digest: String,
     /// Sum over all accounts in fen; zero.
     pub sum: i64,
@@ -424,33 +430,41 @@ pub struct Verification {
     /// What is wrong, where, and what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// The first record that is bad, or that cannot be trusted because its batch is damaged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_bad_record: Option<u64>,
 }
 
-/// Checks a journal that no switch has open: every checksum, the chain, every record's outcome, the sum over all accounts.
+/// Checks a journal that no switch has open: every checksum, the chain, and all that [`Verifier`] looks at.
 #[must_use]
 pub fn verify(folder: &Path) -> Verification {
     let storage: Arc<dyn Storage> = Arc::new(FolderStorage::new(folder));
-    let mut ledger = Ledger::new();
-    let mut last_timestamp = 0;
-    let checked = inspect(&storage, &mut |position, record| {
-        let (decoded, _) = ledger.replay(position, record)?;
-        last_timestamp = decoded.timestamp;
-        Ok(())
+    let mut verifier = Verifier::new(Ledger::new());
+    let mut right = 0;
+    let mut broken = None;
+    let checked = inspect(&storage, &mut |position, record| match verifier.take(position, record) {
+        Ok(()) => {
+            right = position;
+            Ok(())
+        }
+        Err(fault) => {
+            broken = Some(fault.record);
+            Err(fault.problem)
+        }
     });
-    let sum = i64::try_from(ledger.accounts().sum()).unwrap_or(i64::MAX);
-    let problem = match checked {
-        Err(error) => Some(error.to_string()),
-        Ok(_) if sum != 0 => Some(format!(
-            "the sum over all accounts is {sum} fen and not 0; the ledger's rules were broken, stop using this journal"
-        )),
-        Ok(_) => None,
+    let (problem, first_bad_record) = match (checked, verifier.sweep()) {
+        (Err(error), _) => (Some(error.to_string()), broken.or_else(|| first_bad_record(folder, &error))),
+        (Ok(_), Err(fault)) => (Some(format!("{}; stop using this journal", fault.problem)), Some(fault.record)),
+        (Ok(_), Ok(())) => (None, None),
     };
+    let ledger = verifier.ledger();
     Verification {
         ok: problem.is_none(),
-        records: ledger.position(),
+        records: first_bad_record.map_or(right, |bad| right.min(bad - 1)),
         state_digest: blake3::Hash::from_bytes(ledger.digest()).to_hex().to_string(),
-        sum,
-        last_timestamp,
+        sum: i64::try_from(ledger.accounts().sum()).unwrap_or(i64::MAX),
+        last_timestamp: verifier.last_timestamp(),
         problem,
+        first_bad_record,
     }
 }

@@ -439,6 +439,7 @@ impl Journal {
     }
 
     fn note(&mut self, done: Done) -> u64 {
+        assert!((self.durable + 1..=self.position).contains(&done.position), "what is durable only grows, by what was appended");
         self.statistics.batches += 1;
         self.statistics.bytes += done.bytes;
         self.statistics.sync_nanoseconds_last = done.nanoseconds;

@@ -2,9 +2,10 @@
 //!
 //! Always true here: the sum over all accounts is zero, because the only change is [`Accounts::post`], which takes from one
 //! account what it gives to another. A balance is what the campus owes the account's owner, so a purse with money in it is
-//! positive and the account that the money came from is negative.
+//! positive and the account that the money came from is negative. No account is taken below its floor ([`Owner::floor`]) or
+//! filled beyond its ceiling: that is asked before a decision and asserted when it is posted.
 
-use crate::limits::ACCOUNT_FEN_MAX;
+use crate::limits::{ACCOUNT_FEN_MAX, HOUSE_FEN_MAX, OFFLINE_DEBT_FEN_MAX};
 
 /// An account's number. The first are the campus's own, in the order of [`House::ALL`].
 pub type AccountId = u32;
@@ -73,6 +74,25 @@ impl Owner {
         }
     }
 
+    /// The least that its account may hold, in fen.
+    #[must_use]
+    #[inline]
+    pub fn floor(self) -> i64 {
+        match self {
+            Self::House(_) => -HOUSE_FEN_MAX,
+            Self::Cash(_) => -OFFLINE_DEBT_FEN_MAX,
+            // A subsidy is never spent offline. A merchant gives back what it took, and is paid out nothing yet.
+            Self::Subsidy(_) | Self::Merchant(_) => 0,
+        }
+    }
+
+    /// The most that its account may hold, in fen.
+    #[must_use]
+    #[inline]
+    pub fn ceiling(self) -> i64 {
+        if matches!(self, Self::House(_)) { HOUSE_FEN_MAX } else { ACCOUNT_FEN_MAX }
+    }
+
     /// The owner as a kind and an index, for the state's image.
     pub(super) fn packed(self) -> (u8, u32) {
         match self {
@@ -127,6 +147,13 @@ impl Movements {
     pub fn as_slice(&self) -> &[Movement] {
         &self.list[..usize::from(self.count)]
     }
+
+    /// What moved, in fen: the sum of the debits, and of the credits.
+    #[must_use]
+    #[inline]
+    pub fn total(&self) -> u64 {
+        self.as_slice().iter().map(|movement| movement.amount).sum()
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -145,16 +172,17 @@ impl Accounts {
         Self { accounts: House::ALL.iter().map(|&house| Account { balance: 0, owner: Owner::House(house) }).collect() }
     }
 
-    /// Accounts with balances, from the state's image; `None` where the campus's own do not come first, or the sum is not zero.
+    /// Accounts with balances, from the state's image; `None` where the campus's own do not come first,
+    /// one is beyond its floor or ceiling, or the sum is not zero.
     pub(super) fn restored(accounts: impl Iterator<Item = (i64, Owner)>) -> Option<Self> {
         let restored = Self { accounts: accounts.map(|(balance, owner)| Account { balance, owner }).collect() };
         let houses = restored.accounts.iter().take_while(|account| matches!(account.owner, Owner::House(_)));
         let in_order = houses.map(|account| account.owner).eq(House::ALL.map(Owner::House));
         let rest = restored.accounts.get(House::ALL.len()..)?;
-        // What the campus's own accounts owe has no bound of its own: they stand against everybody's opening balances.
-        let bounded = |account: &Account| account.balance.unsigned_abs() <= ACCOUNT_FEN_MAX.unsigned_abs();
-        let parties = rest.iter().all(|account| bounded(account) && !matches!(account.owner, Owner::House(_)));
-        (in_order && parties && restored.sum() == 0).then_some(restored)
+        let bounded = |account: &Account| (account.owner.floor()..=account.owner.ceiling()).contains(&account.balance);
+        let parties = rest.iter().all(|account| !matches!(account.owner, Owner::House(_)));
+        let bounded = restored.accounts.iter().all(bounded);
+        (in_order && parties && bounded && restored.sum() == 0).then_some(restored)
     }
 
     pub(super) fn open(&mut self, owner: Owner) -> AccountId {
@@ -192,13 +220,13 @@ impl Accounts {
         self.accounts.iter().map(|account| i128::from(account.balance)).sum()
     }
 
-    /// Whether these movements keep every account within what a report can carry. Asked before the point of no return.
+    /// Whether these movements keep every account between its floor and its ceiling. Asked before the point of no return.
     pub(super) fn can_post(&self, movements: &Movements) -> bool {
         movements.as_slice().iter().all(|movement| {
             i64::try_from(movement.amount).is_ok_and(|amount| {
                 amount <= ACCOUNT_FEN_MAX
-                    && self.balance(movement.debit) >= amount - ACCOUNT_FEN_MAX
-                    && self.balance(movement.credit) <= ACCOUNT_FEN_MAX - amount
+                    && self.balance(movement.debit) >= self.owner(movement.debit).floor() + amount
+                    && self.balance(movement.credit) <= self.owner(movement.credit).ceiling() - amount
             })
         })
     }
@@ -211,10 +239,12 @@ impl Accounts {
                 "a movement takes something from one account to another"
             );
             let amount = i64::try_from(movement.amount).expect("an amount is checked before it is posted");
-            let debit = &mut self.accounts[movement.debit as usize].balance;
-            *debit = debit.checked_sub(amount).expect("room is checked before it is posted");
-            let credit = &mut self.accounts[movement.credit as usize].balance;
-            *credit = credit.checked_add(amount).expect("room is checked before it is posted");
+            let debit = &mut self.accounts[movement.debit as usize];
+            debit.balance = debit.balance.checked_sub(amount).expect("room is checked before it is posted");
+            assert!(debit.balance >= debit.owner.floor(), "no account is taken below its floor");
+            let credit = &mut self.accounts[movement.credit as usize];
+            credit.balance = credit.balance.checked_add(amount).expect("room is checked before it is posted");
+            assert!(credit.balance <= credit.owner.ceiling(), "no account is filled beyond its ceiling");
         }
     }
 
@@ -222,6 +252,12 @@ impl Accounts {
     #[must_use]
     pub fn memory(&self) -> usize {
         self.accounts.capacity() * size_of::<Account>()
+    }
+
+    /// Changes a balance by itself, which nothing in the ledger can: a fault for the tests of those who look for faults.
+    #[cfg(test)]
+    pub(crate) fn tamper(&mut self, account: AccountId, fen: i64) {
+        self.accounts[account as usize].balance += fen;
     }
 }
 
@@ -239,6 +275,43 @@ mod tests {
         accounts.post(&movements);
         assert_eq!((accounts.balance(cash), accounts.balance(merchant), accounts.balance(4)), (380, 120, -500));
         assert_eq!(accounts.sum(), 0);
+    }
+
+    fn one(debit: AccountId, credit: AccountId, amount: u64) -> Movements {
+        let mut movements = Movements::default();
+        movements.push(debit, credit, amount);
+        movements
+    }
+
+    #[test]
+    fn floors_are_kept_by_the_question_and_by_the_answer() {
+        let mut accounts = Accounts::new();
+        let (cash, subsidy) = (accounts.open(Owner::Cash(0)), accounts.open(Owner::Subsidy(0)));
+        let merchant = accounts.open(Owner::Merchant(0));
+        for (account, amount) in [(cash, 300), (subsidy, 200), (merchant, 100)] {
+            accounts.post(&one(4, account, amount));
+            assert!(accounts.can_post(&one(account, 0, amount)));
+            assert!(!accounts.can_post(&one(account, 0, amount + 1)));
+        }
+        accounts.tamper(4, 600 - HOUSE_FEN_MAX);
+        assert!(accounts.can_post(&one(4, cash, 0)) && !accounts.can_post(&one(4, cash, 1)));
+    }
+
+    #[test]
+    #[should_panic(expected = "no account is taken below its floor")]
+    fn a_purse_is_not_overdrawn_unseen() {
+        let mut accounts = Accounts::new();
+        let (cash, merchant) = (accounts.open(Owner::Cash(0)), accounts.open(Owner::Merchant(0)));
+        accounts.post(&one(cash, merchant, 1));
+    }
+
+    #[test]
+    #[should_panic(expected = "no account is filled beyond its ceiling")]
+    fn an_account_is_not_overfilled_unseen() {
+        let mut accounts = Accounts::new();
+        let cash = accounts.open(Owner::Cash(0));
+        accounts.post(&one(0, cash, ACCOUNT_FEN_MAX.unsigned_abs()));
+        accounts.post(&one(2, cash, 1));
     }
 
     #[test]

@@ -38,8 +38,6 @@ pub enum Family {
 }
 
 impl Family {
-    const ALL: [Self; 7] = [Self::Financial, Self::File, Self::Reversal, Self::Batch, Self::Event, Self::Network, Self::Other];
-
     /// The family of an MTI.
     #[must_use]
     pub fn of(mti: u16) -> Self {
@@ -71,9 +69,9 @@ impl Identity {
         Self { packed: u64::from(family as u8) << 56 | u64::from(terminal) << 20 | u64::from(stan), date }
     }
 
-    /// The family that it was made with, if the packed word names one.
-    pub(super) fn family(self) -> Family {
-        Family::ALL.get((self.packed >> 56) as usize).copied().unwrap_or(Family::Other)
+    /// Whether it is what [`Self::new`] makes for a message of this family.
+    pub(super) fn is_well_formed(self, family: Family) -> bool {
+        self.stan() < 1_000_000 && self == Self::new(family, self.terminal(), self.date, self.stan())
     }
 
     /// The terminal's index.
@@ -483,6 +481,11 @@ impl Identities {
     /// Forgets the days before `oldest`.
     pub(super) fn forget_before(&mut self, oldest: Date) {
         self.shelves = self.shelves.split_off(&oldest);
+    }
+
+    /// All that are remembered, with their days.
+    pub fn all(&self) -> impl Iterator<Item = (Date, &Remembered)> {
+        self.shelves.iter().flat_map(|(&date, shelf)| shelf.entries.iter().map(move |entry| (date, entry)))
     }
 
     /// How many are remembered.

@@ -5,7 +5,7 @@
 //! [`Ledger::digest`]. The live switch and every replica run this same code.
 //!
 //! Always true here: the sum over all accounts is zero; a decision and the memory of it are one step; the position rises
-//! by one with every command. A decline is an outcome like any other, not an error: what must not happen is asserted, and
+//! by one with every command; no account leaves its bounds; one holder has at most one live card. A decline is an outcome like any other, not an error: what must not happen is asserted, and
 //! ends the process.
 
 pub mod accounts;
@@ -57,6 +57,18 @@ pub struct Ledger {
     identities: Identities,
 }
 
+/// What every outcome keeps, whatever was decided: the money that moved is the money that it tells of, a decline moves none,
+/// and what it refers to was decided before.
+#[inline]
+fn assert_balanced(command: &Command<'_>, position: u64, outcome: &Outcome) {
+    let moved = outcome.movements.total();
+    if command.request().is_some() {
+        assert_eq!(moved, outcome.paid[0] + outcome.paid[1], "what moved is what was paid");
+    }
+    assert!(moved == 0 || outcome.response == Response::Approved, "a decline moves nothing");
+    assert!(outcome.original.is_none_or(|original| original < position), "an original was decided before");
+}
+
 impl Default for Ledger {
     fn default() -> Self {
         Self::new()
@@ -106,6 +118,12 @@ impl Ledger {
     #[must_use]
     pub fn accounts(&self) -> &Accounts {
         &self.accounts
+    }
+
+    /// For tests that do harm to them.
+    #[cfg(test)]
+    pub(crate) fn accounts_mut(&mut self) -> &mut Accounts {
+        &mut self.accounts
     }
 
     /// What is remembered.
@@ -179,6 +197,7 @@ impl Ledger {
         };
         if outcome.response.is_remembered() {
             self.position = position;
+            assert_balanced(command, position, &outcome);
             if let Some(request) = command.request() {
                 self.note_activity(timestamp, request);
             }

@@ -1,10 +1,11 @@
 //! Replaying the journal: a record's command is applied again, and must give the outcome that the record holds.
 
+use super::accounts::House;
 use super::command::{Decoded, decode};
 use super::identities::{Family, State};
 use super::registry::NONE;
 use super::{Command, Ledger, Outcome, Request};
-use crate::limits::PURSE_FEN_MAX;
+use crate::limits::{HOUSE_FEN_MAX, PURSE_FEN_MAX};
 
 /// Records that are looked at together before they are applied: enough that a miss of the cache waits beside many others,
 /// few enough that what was fetched is still there when its record's turn comes.
@@ -127,9 +128,21 @@ impl Ledger {
                 if !opening.iter().all(|fen| (0..=PURSE_FEN_MAX).contains(fen)) {
                     return Err("the record opens a purse with an impossible balance");
                 }
+                let gives = |house: House, fen: i64| self.accounts.balance(house.account()) >= fen - HOUSE_FEN_MAX;
+                if holder.is_none() && !(gives(House::Suspense, opening[0]) && gives(House::Grants, opening[1])) {
+                    return Err("the record opens a purse with more than the campus's accounts can give");
+                }
             }
-            Command::Reversal { original, .. } if original.terminal() as usize >= registry.terminals.rows().len() => {
-                return Err("the record reverses for a terminal that does not exist");
+            Command::Reversal { original, .. } => {
+                if original.terminal() as usize >= registry.terminals.rows().len() {
+                    return Err("the record reverses for a terminal that does not exist");
+                }
+                if !original.is_well_formed(Family::Financial) {
+                    return Err("the record reverses what is no financial message");
+                }
+                if !self.window().contains(&original.date) {
+                    return Err("the record reverses what lies outside the days whose identities are kept");
+                }
             }
             _ => {}
         }
@@ -140,8 +153,14 @@ impl Ledger {
         if request.identity.terminal() as usize >= self.registry.terminals.rows().len() {
             return Err("the record names a terminal that does not exist");
         }
-        if Family::of(request.mti) != request.identity.family() || request.identity.stan() > 999_999 {
+        if !request.identity.is_well_formed(Family::of(request.mti)) {
             return Err("the record's identity is not that of its message");
+        }
+        if !self.window().contains(&request.identity.date) {
+            return Err("the record's identity lies outside the days whose identities are kept");
+        }
+        if !is_time(request.echo.time()) {
+            return Err("the record's time of day is none");
         }
         if self.identities.find(request.identity).is_some_and(|place| self.identities.get(place).state != State::Tombstone) {
             return Err("the record decides an identity a second time");
@@ -158,4 +177,9 @@ fn read(expected: u64, position: u64, record: &[u8]) -> Result<Decoded<'_>, Stri
         return Err(format!("the record after {} has number {position}", expected - 1));
     }
     decode(record).ok_or_else(|| "the record is not one that this version of the switch writes".to_owned())
+}
+
+/// Whether a number is a time of day, hhmmss.
+fn is_time(number: u32) -> bool {
+    number / 10_000 < 24 && number / 100 % 100 < 60 && number % 100 < 60
 }

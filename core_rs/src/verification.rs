@@ -1,0 +1,383 @@
+//! The full check: what must hold after every record of a journal, whoever wrote it.
+//!
+//! The ledger asserts of its own work what costs next to nothing. A [`Verifier`] trusts it with nothing: beside the replayed
+//! ledger it keeps books of its own, in which it posts what each record says was paid, and holds the two against each other.
+//!
+//! After every record: it is the next one; its outcome comes out again; what moved is what was paid, taken from one account
+//! and given to another; every account that it touched stands as in the verifier's own books, not below its floor and not
+//! beyond its ceiling, with no more held than is there; what it refers to was decided before, and its own decision is
+//! remembered under its position. Over everything, now and then and at the end ([`Verifier::sweep`]): the sum is zero, the
+//! same for every account, one live card a holder, every memory of a decision within the days that are kept and of a
+//! position that exists. A sweep comes when as many records have passed as there are things to look at, so it doubles the
+//! time of a check at most.
+
+use std::path::Path;
+
+use crate::calendar::Timestamp;
+use crate::journal::{JournalError, Reader};
+use crate::ledger::accounts::{AccountId, Movement, Owner};
+use crate::ledger::command::{Decoded, touched};
+use crate::ledger::registry::NONE;
+use crate::ledger::{Command, Ledger, Outcome, Response};
+
+/// Records between two sweeps, at least.
+const SWEEP_RECORDS_MIN: u64 = 65_536;
+
+/// What is wrong, and from which record on nothing can be trusted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The first record that is bad, or that may be.
+    pub record: u64,
+    /// One sentence.
+    pub problem: String,
+}
+
+/// Checks records in order.
+pub struct Verifier {
+    ledger: Ledger,
+    /// For each account its balance by the records alone.
+    books: Vec<i64>,
+    /// The last record at which everything was looked at and in order.
+    swept: u64,
+    last_timestamp: Timestamp,
+}
+
+impl Verifier {
+    /// A verifier for the records after those that `ledger` has; what it holds is believed until [`Self::sweep`].
+    #[must_use]
+    pub fn new(ledger: Ledger) -> Self {
+        let books = (0..ledger.accounts().count()).map(|account| ledger.accounts().balance(account)).collect();
+        Self { swept: ledger.position(), books, ledger, last_timestamp: 0 }
+    }
+
+    /// The ledger as of the last record taken.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The moment of the last record taken; 0 without one.
+    #[must_use]
+    pub fn last_timestamp(&self) -> Timestamp {
+        self.last_timestamp
+    }
+
+    /// Takes the record at `position` and checks all that it touches.
+    ///
+    /// # Errors
+    /// What is wrong with it, without its position: then it is the first bad one, but for a fault that only the sweep
+    /// after it can see.
+    pub fn take(&mut self, position: u64, record: &[u8]) -> Result<(), Fault> {
+        let fault = |problem: String| Fault { record: position, problem };
+        let (decoded, outcome) = self.ledger.replay(position, record).map_err(fault)?;
+        self.last_timestamp = decoded.timestamp;
+        self.check(position, &decoded, &outcome).map_err(fault)?;
+        let things = self.books.len() + self.ledger.identities().count();
+        if position - self.swept >= SWEEP_RECORDS_MIN.max(things as u64) {
+            self.sweep()?;
+        }
+        Ok(())
+    }
+
+    fn check(&mut self, position: u64, decoded: &Decoded<'_>, outcome: &Outcome) -> Result<(), String> {
+        self.books.resize(self.ledger.accounts().count() as usize, 0);
+        for &Movement { debit, credit, amount } in outcome.movements.as_slice() {
+            let fen = i64::try_from(amount).ok().filter(|fen| *fen > 0 && debit != credit);
+            let fen = fen.ok_or_else(|| format!("it moves {amount} fen from account {debit} to account {credit}"))?;
+            self.books[debit as usize] -= fen;
+            self.books[credit as usize] += fen;
+        }
+        self.check_payment(decoded, outcome)?;
+        touched(outcome).try_for_each(|account| self.check_account(account))?;
+        if self.ledger.position() != position {
+            return Err(format!("it took position {}", self.ledger.position()));
+        }
+        if let Some(original) = outcome.original.filter(|original| !(1..position).contains(original)) {
+            return Err(format!("it undoes record {original}, which does not stand before it"));
+        }
+        if let Some(request) = decoded.command.request() {
+            let remembered = self.ledger.recall(request.identity).map(|(_, remembered)| remembered.position());
+            if remembered != Some(position) {
+                return Err(format!("it is remembered as {remembered:?} and not under its own position"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the money that moved is what the record says was paid, from and to the right accounts.
+    fn check_payment(&self, decoded: &Decoded<'_>, outcome: &Outcome) -> Result<(), String> {
+        let Some(request) = decoded.command.request() else { return Ok(()) };
+        let moved = outcome.movements.total();
+        let paid = outcome.paid[0] + outcome.paid[1];
+        if moved != paid || (paid > 0 && outcome.response != Response::Approved) {
+            return Err(format!("it says that {paid} fen were paid with {}, and {moved} moved", outcome.response.code()));
+        }
+        let is_purchase = matches!(decoded.command, Command::Purchase { .. });
+        if is_purchase && outcome.response == Response::Approved && request.content.amount() != Some(paid) {
+            return Err(format!("{paid} fen were paid for a purchase of {:?}", request.content.amount()));
+        }
+        for &Movement { debit, credit, amount } in outcome.movements.as_slice() {
+            let (purse, merchant) = if is_purchase { (debit, credit) } else { (credit, debit) };
+            let accounts = self.ledger.accounts();
+            let expected = match accounts.owner(purse) {
+                Owner::Cash(_) => outcome.paid[0],
+                Owner::Subsidy(_) => outcome.paid[1],
+                _ => 0,
+            };
+            if expected != amount || !matches!(accounts.owner(merchant), Owner::Merchant(_)) {
+                return Err(format!("it moves {amount} fen from {} to {}", self.name(debit), self.name(credit)));
+            }
+            let holder = match accounts.owner(purse) {
+                Owner::Cash(holder) | Owner::Subsidy(holder) => &self.ledger.registry().holders[holder],
+                _ => unreachable!("it is a purse"),
+            };
+            let after = [holder.cash(), holder.subsidy()].map(|purse| self.books[purse as usize]);
+            if outcome.after != Some(after) {
+                return Err(format!("it tells of purses {:?} where {after:?} are left", outcome.after));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_account(&self, account: AccountId) -> Result<(), String> {
+        let accounts = self.ledger.accounts();
+        let balance = accounts.balance(account);
+        let booked = self.books[account as usize];
+        if balance != booked {
+            return Err(format!("{} holds {balance} fen where the records make {booked}", self.name(account)));
+        }
+        let floor = accounts.owner(account).floor();
+        if balance < floor {
+            return Err(format!("{} holds {balance} fen, below its floor of {floor}", self.name(account)));
+        }
+        let ceiling = accounts.owner(account).ceiling();
+        if balance > ceiling {
+            return Err(format!("{} holds {balance} fen, beyond its ceiling of {ceiling}", self.name(account)));
+        }
+        let held = match accounts.owner(account) {
+            Owner::Cash(holder) => balance - self.ledger.available(&self.ledger.registry().holders[holder])[0],
+            Owner::Subsidy(holder) => balance - self.ledger.available(&self.ledger.registry().holders[holder])[1],
+            Owner::House(_) | Owner::Merchant(_) => 0,
+        };
+        if held < 0 {
+            return Err(format!("{held} fen are held of {}", self.name(account)));
+        }
+        Ok(())
+    }
+
+    /// Looks at everything.
+    ///
+    /// # Errors
+    /// What is wrong, and the first record after the last sweep that found all in order.
+    pub fn sweep(&mut self) -> Result<(), Fault> {
+        self.look_at_all().map_err(|problem| {
+            let (record, last) = (self.swept + 1, self.ledger.position());
+            Fault { record, problem: format!("between the records {record} and {last} the ledger's rules were broken: {problem}") }
+        })?;
+        self.swept = self.ledger.position();
+        Ok(())
+    }
+
+    fn look_at_all(&self) -> Result<(), String> {
+        let Self { ledger, books, .. } = self;
+        let sum = ledger.accounts().sum();
+        if sum != 0 || books.len() != ledger.accounts().count() as usize {
+            return Err(format!("the sum over all accounts is {sum} fen and not 0"));
+        }
+        (0..ledger.accounts().count()).try_for_each(|account| self.check_account(account))?;
+        let registry = ledger.registry();
+        let mut live = vec![NONE; registry.holders.rows().len()];
+        for (index, card) in (0..).zip(registry.cards.rows()).filter(|(_, card)| card.status.is_live()) {
+            if std::mem::replace(&mut live[card.holder as usize], index) != NONE {
+                return Err(format!("holder {} has two live cards", registry.holder_of(card).id));
+            }
+        }
+        if let Some((holder, _)) = registry.holders.rows().iter().zip(live).find(|(holder, live)| holder.live_card != *live) {
+            return Err(format!("the live card of holder {} is another than the one noted", holder.id));
+        }
+        for (date, remembered) in ledger.identities().all() {
+            let position = remembered.position();
+            if !(1..=ledger.position()).contains(&position) {
+                return Err(format!("a decision is remembered as record {position}, which does not exist"));
+            }
+            if !ledger.window().contains(&date) {
+                return Err(format!("record {position} is remembered under {date}, outside the days that are kept"));
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, account: AccountId) -> String {
+        let (kind, owner) = self.ledger.owner_names(self.ledger.accounts().owner(account));
+        format!("the account {account} ({kind} {owner})")
+    }
+}
+
+/// The first record of the journal in `folder` that cannot be trusted after this error; `None` where it is about no record.
+#[must_use]
+pub fn first_bad_record(folder: &Path, error: &JournalError) -> Option<u64> {
+    match error {
+        JournalError::Rejected { position, .. } => Some(*position),
+        JournalError::Lost { found, .. } => Some(found + 1),
+        // A file as a whole: its records begin where those before it end.
+        JournalError::Damaged { position: 0, file, .. } if file.ends_with(".segment") => {
+            let mut reader = Reader::open(folder).ok()?;
+            while let Ok(Some(_)) = reader.next_batch(u64::MAX) {}
+            Some(reader.position() + 1)
+        }
+        JournalError::Damaged { position, .. } => (*position > 0).then_some(*position),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calendar::Date;
+    use crate::card_number::CardNumber;
+    use crate::ledger::command::encode;
+    use crate::ledger::identities::{Content, Echo, Family, Identity};
+    use crate::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
+    use crate::ledger::{Policy, PurseChoice, Request};
+    use crate::limits::ACCOUNT_FEN_MAX;
+    use crate::session::KeySlot;
+
+    /// A college of one, and what its one terminal does.
+    fn records() -> Vec<Vec<u8>> {
+        let card = CardNumber::from_digits(b"1001");
+        let request = |mti, stan, amount| Request {
+            identity: Identity::new(Family::of(mti), 0, Date(9_000), stan),
+            content: Content::new(card, Some(0), Some(amount), true),
+            echo: Echo::new(120_000, None, None, None, true),
+            slot: KeySlot::Current,
+            mti,
+        };
+        let original = Identity::new(Family::Financial, 0, Date(9_000), 1);
+        let commands = [
+            Command::Policy(Policy { amount_max: 10_000, identity_days: 3 }),
+            Command::Cutover(Date(9_000)),
+            Command::Merchant { id: MerchantId::new("M").unwrap(), name: "M", category: Category::Canteen, fee_bp: 0 },
+            Command::Terminal {
+                id: *b"POS00001",
+                merchant: 0,
+                kind: TerminalKind::Pos,
+                zone: Zone::new("").unwrap(),
+                wrapped_key: [0x5a; 24],
+            },
+            Command::Card {
+                number: card.unwrap(),
+                holder: HolderId::new("S1").unwrap(),
+                class: CardClass::Student,
+                status: CardStatus::Active,
+                expires: Date(9_999),
+                opening: [1_000, 500],
+            },
+            Command::Purchase { request: request(200, 1, 850), purse: PurseChoice::Policy },
+            Command::Purchase { request: request(200, 2, 10_000), purse: PurseChoice::Policy },
+            Command::Reversal { request: request(400, 3, 850), original },
+        ];
+        let mut ledger = Ledger::new();
+        let record = |command: &Command<'_>| {
+            let outcome = ledger.apply(7, command);
+            let mut record = Vec::new();
+            encode(&mut record, 7, command, &outcome);
+            record
+        };
+        commands.iter().map(record).collect()
+    }
+
+    /// Takes all records, with `harm` done before the one at `position`; the fault that is found.
+    fn fault_after(position: u64, harm: impl Fn(&mut Verifier)) -> Fault {
+        let mut verifier = Verifier::new(Ledger::new());
+        for (at, record) in (1..).zip(records()) {
+            if at == position {
+                harm(&mut verifier);
+            }
+            if let Err(fault) = verifier.take(at, &record) {
+                return fault;
+            }
+        }
+        verifier.sweep().expect_err("a fault is found")
+    }
+
+    const CASH: AccountId = 6;
+    const MERCHANT: AccountId = 5;
+
+    #[test]
+    fn sound_records_pass() {
+        let mut verifier = Verifier::new(Ledger::new());
+        (1..).zip(records()).for_each(|(position, record)| verifier.take(position, &record).unwrap());
+        verifier.sweep().unwrap();
+        assert_eq!((verifier.ledger().position(), verifier.last_timestamp(), verifier.swept), (8, 7, 8));
+    }
+
+    #[test]
+    fn money_that_came_from_nowhere_is_found_where_it_is_touched() {
+        // The reversal, record 8, is the first to touch the merchant again.
+        let fault = fault_after(7, |verifier| verifier.ledger.accounts_mut().tamper(MERCHANT, 1));
+        assert_eq!(fault.record, 8);
+        assert!(fault.problem.contains("(merchant M) holds 1 fen where the records make 0"), "{fault:?}");
+    }
+
+    #[test]
+    fn money_that_came_from_nowhere_is_found_where_nothing_touches_it() {
+        let fault = fault_after(7, |verifier| verifier.ledger.accounts_mut().tamper(1, 1));
+        assert_eq!(fault.record, 1, "not before the last sweep");
+        assert!(fault.problem.contains("the sum over all accounts is 1 fen"), "{fault:?}");
+        // A theft from one account for another, which leaves the sum as it was.
+        let fault = fault_after(7, |verifier| {
+            verifier.ledger.accounts_mut().tamper(1, 1);
+            verifier.ledger.accounts_mut().tamper(2, -1);
+        });
+        assert!(fault.problem.contains("(house bank_clearing) holds 1 fen where the records make 0"), "{fault:?}");
+    }
+
+    #[test]
+    fn accounts_out_of_their_bounds_are_found() {
+        // Ledger and books are wrong alike, so only the bounds tell.
+        let both = |verifier: &mut Verifier, account: AccountId, against: AccountId, fen: i64| {
+            for (account, fen) in [(account, fen), (against, -fen)] {
+                verifier.ledger.accounts_mut().tamper(account, fen);
+                verifier.books[account as usize] += fen;
+            }
+        };
+        let mut verifier = Verifier::new(Ledger::new());
+        (1..6).zip(records()).for_each(|(position, record)| verifier.take(position, &record).unwrap());
+        // 1,000 came in.
+        both(&mut verifier, CASH, 4, -1_001);
+        let fault = verifier.sweep().expect_err("below the floor");
+        assert!(fault.problem.contains("(cash S1) holds -1 fen, below its floor of 0"), "{fault:?}");
+        both(&mut verifier, CASH, 4, 1);
+        verifier.sweep().expect("at the floor");
+        both(&mut verifier, MERCHANT, 4, -1);
+        assert!(verifier.sweep().expect_err("below the floor").problem.contains("(merchant M) holds -1 fen"));
+        both(&mut verifier, MERCHANT, 4, 2);
+        both(&mut verifier, MERCHANT, 0, ACCOUNT_FEN_MAX - 1);
+        verifier.sweep().expect("at the ceiling");
+        both(&mut verifier, MERCHANT, 4, 1);
+        assert!(verifier.sweep().expect_err("beyond the ceiling").problem.contains("beyond its ceiling"));
+    }
+
+    #[test]
+    fn a_position_is_taken_once_and_in_order() {
+        let records = records();
+        let mut verifier = Verifier::new(Ledger::new());
+        verifier.take(1, &records[0]).unwrap();
+        for position in [0, 1, 3] {
+            let fault = verifier.take(position, &records[1]).expect_err("a gap or a repetition");
+            assert_eq!(fault.record, position);
+        }
+    }
+
+    #[test]
+    fn errors_of_the_journal_name_their_record() {
+        let folder = Path::new("/nowhere");
+        let damaged = |position| JournalError::Damaged { file: "durable".into(), offset: 0, position, cause: String::new() };
+        assert_eq!(first_bad_record(folder, &damaged(7)), Some(7));
+        assert_eq!(first_bad_record(folder, &damaged(0)), None);
+        let lost = JournalError::Lost { file: String::new(), offset: 0, found: 8, durable: 10 };
+        assert_eq!(first_bad_record(folder, &lost), Some(9));
+        assert_eq!(first_bad_record(folder, &JournalError::Rejected { position: 5, cause: String::new() }), Some(5));
+        assert_eq!(first_bad_record(folder, &JournalError::Missing { folder: String::new() }), None);
+    }
+}
