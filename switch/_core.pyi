@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import final
 
-__all__ = ["Chunk", "Core", "CoreError", "Replica", "journal_identity", "verify"]
+__all__ = ["Chunk", "Core", "CoreError", "Evidence", "Replica", "journal_identity", "verify"]
 
 class CoreError(Exception):
     """What the caller got wrong or the surroundings refuse. Its text is one sentence for an operator: what, where, what to do."""
@@ -142,11 +142,31 @@ class Replica:
     def show(self, kind: str, identifier: str) -> bytes | None:
         """As `Core.show`, as of `position`."""
 
+@final
+class Evidence:
+    """A report on a part of a journal, as docs/evidence.md has it, without its last line, the seal; read beside the switch.
+
+    `first` and `last`: numbers of records, or business dates as YYYY-MM-DD. `timezone`: an IANA name, or "" for the machine's.
+
+    Error handling: every call raises CoreError where an end is none, nothing lies between them, or the journal is damaged.
+    """
+
+    def __new__(cls, journal: str | PathLike[str], first: str, last: str, *, timezone: str) -> Evidence: ...
+    @property
+    def position(self) -> int:
+        """The last record read."""
+    @property
+    def durable(self) -> int:
+        """The last record that can be read."""
+    def read(self) -> bytes | None:
+        """The next lines, about a MiB; empty while the first record is still far; None behind the last."""
+
 def journal_identity(journal: str | PathLike[str]) -> str:
     """Which journal a folder holds, 32 hex digits. Raises CoreError where it holds none."""
 
 def verify(journal: str | PathLike[str]) -> bytes:
-    """Check a journal that no switch has open: checksums, chain, outcomes, sum.
+    """Check a journal that no switch has open: checksums, chain, outcomes, every account's bounds, the sum.
 
-    JSON: {"ok", "records", "state_digest", "sum", "last_timestamp"} and, where not ok, "problem".
+    JSON: {"ok", "records", "state_digest", "sum", "last_timestamp"} and, where not ok, "problem" and, where it is about a record,
+    "first_bad_record".
     """

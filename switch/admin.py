@@ -9,6 +9,8 @@ a look at a card, which may show what was decided a moment ago.
 """
 
 import hmac
+import logging
+import re
 import socket
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -29,6 +31,8 @@ from switch.gateway import Gateway
 from switch.metrics import Statistics, exposition
 
 __all__ = ["Door", "listen", "serve"]
+
+log = logging.getLogger(__name__)
 
 IMPORT_BYTES_MAX: Final = 256 << 20
 """The core's own bound for a file; more is not even read."""
@@ -60,6 +64,7 @@ class Door:
                 Route("/readyz", self._show_readiness),
                 Route("/v1/statistics", self._guarded(self._show_statistics)),
                 Route("/v1/import", self._guarded(self._import), methods=["POST"]),
+                Route("/v1/audit", self._guarded(self._note_audit), methods=["POST"]),
                 Route("/v1/show/{kind}/{identifier:path}", self._guarded(self._show)),
             ]
         )
@@ -108,6 +113,14 @@ class Door:
             return _refused(422, str(error))
         await self._gateway.wait_durable(self._core.position)
         return _json(report)
+
+    async def _note_audit(self, request: Request) -> Response:
+        # The report is made by the command, from the journal; here it is only written down who asked for what.
+        first, last, by = (request.query_params.get(name, "") for name in ("from", "to", "by"))
+        if not all(re.fullmatch(r"[\w.@+-]{1,64}", text) for text in (first, last, by)):
+            return _refused(422, "an audit is noted with from, to and by, each of 1 to 64 letters and digits")
+        log.info("evidence from %s to %s is asked for by %s", first, last, by)
+        return Response(status_code=204)
 
     async def _show(self, request: Request) -> Response:
         kind, identifier = request.path_params["kind"], request.path_params["identifier"]

@@ -1,4 +1,5 @@
-"""The command line: `switch init`, `serve`, `import`, `verify`, `reconcile`, `show`, `demo`, and `follow` for the switch itself.
+"""The command line: `switch init`, `serve`, `import`, `verify`, `audit`, `check-evidence`, `reconcile`, `show`, `demo`, and `follow`
+for the switch itself.
 
 Always true here: what a command found goes to stdout, as JSON or as a table; what went wrong goes to stderr in one sentence,
 and the exit code is then 1 (2 for a wrong call).
@@ -7,6 +8,7 @@ and the exit code is then 1 (2 for a wrong call).
 import argparse
 import contextlib
 import fcntl
+import getpass
 import logging
 import sys
 from collections.abc import Callable, Iterator
@@ -18,8 +20,9 @@ import httpx
 import msgspec
 import trio
 
+from switch import audit, evidence
 from switch import config as configuration
-from switch._core import CoreError, Replica, verify
+from switch._core import CoreError, Evidence, Replica, verify
 from switch.config import Config, ConfigError, Runtime
 from switch.postgres import EmbeddedPostgres, PostgresError
 
@@ -42,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
-    except* (CommandFailed, ConfigError, CoreError, PostgresError) as errors:
+    except* (audit.AuditFailed, CommandFailed, ConfigError, CoreError, PostgresError) as errors:
         for error in _leaves(errors):
             print(f"switch {options.command}: {error}", file=sys.stderr)
     except* KeyboardInterrupt:
@@ -78,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     load.add_argument("files", metavar="FILE.csv", type=Path, nargs="+")
     check = add("verify", _verify, "Check the whole journal of a switch that is not running.", config=False)
     check.add_argument("directory", metavar="DIR", type=Path)
+    report = add("audit", _audit, "Write a part of the journal as an evidence report, beside the running switch or without it.")
+    report.add_argument("--from", dest="first", metavar="A", required=True, help="the first record, or business date (YYYY-MM-DD)")
+    report.add_argument("--to", dest="last", metavar="B", required=True, help="the last record, or business date")
+    report.add_argument("--output", metavar="FILE", type=Path, help="where it goes (default: stdout)")
+    report.add_argument("--overwrite", action="store_true", help="in the place of a file that is there already")
+    held = add("check-evidence", evidence.run, "Check an evidence report; needs neither switch nor journal.", config=False)
+    evidence.add_arguments(held)
     add("reconcile", _reconcile, "Compare ledger and PostgreSQL to the fen at one position.")
     show = add("show", _show, "Show one card, terminal or merchant.")
     show.add_argument("kind", choices=["card", "terminal", "merchant"])
@@ -182,6 +192,23 @@ def _verify(options: argparse.Namespace) -> int:
     checked = verify(config.journal.folder)
     print(checked.decode())
     return 0 if msgspec.json.decode(checked)["ok"] else 1
+
+
+def _audit(options: argparse.Namespace) -> int:
+    config = configuration.load(options.config)
+    report = Evidence(config.journal.folder, options.first, options.last, timezone=config.campus.timezone)
+    query = {"from": options.first, "to": options.last, "by": getpass.getuser()}
+    live = _live(config)
+    if live is not None:
+        _ask(live, config, "POST", "/v1/audit", params=query)
+    with audit.destination(options.output, overwrite=options.overwrite) as out:
+        end = audit.write(report, out, lambda words: print(f"switch audit: {words}", file=sys.stderr))
+    print(
+        f"switch audit: records {end.first} to {end.last} in {end.batches} batches, {end.asked} of them asked for."
+        f" Note elsewhere: {end.hash}@{end.last}",
+        file=sys.stderr,
+    )
+    return 0
 
 
 def _reconcile(options: argparse.Namespace) -> int:

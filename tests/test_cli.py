@@ -85,7 +85,10 @@ def test_init_refuses_a_folder_that_is_not_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["nothing"], ["init"], ["import"], ["show", "card"], ["show", "person", "1"], ["verify"], ["serve", "--port", "1"]],
+    [
+        *([], ["nothing"], ["init"], ["import"], ["show", "card"], ["show", "person", "1"], ["verify"], ["serve", "--port", "1"]),
+        *(["audit"], ["audit", "--from", "1"], ["audit", "--to", "1"], ["check-evidence"]),
+    ],
     ids=str,
 )
 def test_a_wrong_call_is_refused_with_its_usage(arguments: list[str]) -> None:
@@ -94,7 +97,9 @@ def test_a_wrong_call_is_refused_with_its_usage(arguments: list[str]) -> None:
     assert completed.stderr.startswith("usage: switch")
 
 
-@pytest.mark.parametrize("command", [["serve"], ["import", "x.csv"], ["reconcile"], ["show", "card", "1"], ["follow"]])
+@pytest.mark.parametrize(
+    "command", [["serve"], ["import", "x.csv"], ["reconcile"], ["show", "card", "1"], ["follow"], ["audit", "--from", "1", "--to", "2"]]
+)
 def test_without_a_configuration_the_commands_say_how_to_make_one(tmp_path: Path, command: list[str]) -> None:
     assert "`switch init DIR` makes one" in refusal(run(*command, "--config", tmp_path / "switch.toml"), command[0])
 
@@ -263,7 +268,7 @@ def test_verify_tells_the_same_digest_twice_and_what_is_damaged(make_switch: Cal
     assert first.stdout == second.stdout
     checked = report_of(first)
     assert (first.returncode, checked["ok"], checked["sum"], len(checked["state_digest"])) == (0, True, 0, 64)
-    assert "problem" not in checked
+    assert {"problem", "first_bad_record"}.isdisjoint(checked)
 
     segment = switch.journal / "00000001.segment"
     content = bytearray(segment.read_bytes())
@@ -274,6 +279,7 @@ def test_verify_tells_the_same_digest_twice_and_what_is_damaged(make_switch: Cal
     found = report_of(completed)
     assert (completed.returncode, found["ok"]) == (1, False)
     assert "00000001.segment" in found["problem"]
+    assert found["first_bad_record"] == found["records"] + 1
     sentence = refusal(switch.command("serve", "--config", switch.file), "serve")
     assert "00000001.segment" in sentence
     assert segment.read_bytes() == content, "nothing was repaired by guesswork"

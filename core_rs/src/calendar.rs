@@ -122,6 +122,13 @@ impl CampusCalendar {
         self.today
     }
 
+    /// The moment in ISO 8601, with microseconds and the campus's offset from UTC; `None` where it lies beyond the year 9999.
+    #[must_use]
+    pub fn moment(&self, at: Timestamp) -> Option<String> {
+        let at = jiff::Timestamp::from_microsecond(i64::try_from(at).ok()?).ok()?.to_zoned(self.zone.clone());
+        (at.year() <= 9999).then(|| at.strftime("%Y-%m-%dT%H:%M:%S%.6f%:z").to_string())
+    }
+
     fn look_up(&mut self, now: Timestamp) {
         let moment =
             i64::try_from(now).ok().and_then(|now| jiff::Timestamp::from_microsecond(now).ok()).unwrap_or(jiff::Timestamp::MAX);
@@ -177,6 +184,8 @@ mod tests {
         assert_eq!(shanghai.date(noon_utc + 4 * hour - 1), date("2026-11-22"));
         assert_eq!(shanghai.date(noon_utc + 4 * hour), date("2026-11-23"));
         assert_eq!(shanghai.date(noon_utc - 21 * hour), date("2026-11-21"));
+        assert_eq!(shanghai.moment(noon_utc + 1).unwrap(), "2026-11-22T20:00:00.000001+08:00");
+        assert_eq!(shanghai.moment(u64::MAX), None);
         assert!(CampusCalendar::new("Campus/Nowhere").is_err());
     }
 }

@@ -13,6 +13,7 @@
 //! | [`reactor`] | sockets and waves |
 //! | [`replica`], [`copy`] | a second ledger fed from the journal, and the rows it gives to PostgreSQL |
 //! | [`verification`] | what must hold after every record |
+//! | [`evidence`] | a part of the journal as a report that is checked without a switch |
 //! | [`show`], [`stats`] | what operators see |
 //!
 //! `iso8583`, `mac`, `session` and `ledger` do no I/O and read no clock or randomness.
@@ -21,6 +22,7 @@ pub mod authorizer;
 pub mod calendar;
 pub mod card_number;
 pub mod copy;
+pub mod evidence;
 pub mod import;
 pub mod iso8583;
 pub mod journal;

@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::authorizer::{Authorizer, Settings};
+use crate::evidence::Evidence;
 use crate::import::import;
 use crate::journal::{FolderStorage, Journal, Locked, Options, identity};
 use crate::ledger::{Ledger, Policy};
@@ -316,6 +317,44 @@ impl PythonReplica {
     }
 }
 
+/// A report on a part of a journal, line by line.
+#[pyclass(frozen, name = "Evidence", module = "switch._core")]
+struct PythonEvidence {
+    evidence: std::sync::Mutex<Evidence>,
+}
+
+impl PythonEvidence {
+    fn with<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut Evidence) -> T + Send) -> T {
+        // A panic ends the process, so the lock is never poisoned.
+        py.detach(|| work(&mut self.evidence.lock().expect("nobody panicked")))
+    }
+}
+
+#[pymethods]
+impl PythonEvidence {
+    #[new]
+    #[pyo3(signature = (journal, first, last, *, timezone))]
+    fn new(py: Python<'_>, journal: PathBuf, first: &str, last: &str, timezone: &str) -> PyResult<Self> {
+        let evidence = py.detach(|| Evidence::open(&journal, first, last, timezone, wall_clock())).map_err(failed)?;
+        Ok(Self { evidence: std::sync::Mutex::new(evidence) })
+    }
+
+    #[getter]
+    fn position(&self, py: Python<'_>) -> u64 {
+        self.with(py, |evidence| evidence.position())
+    }
+
+    #[getter]
+    fn durable(&self, py: Python<'_>) -> u64 {
+        self.with(py, |evidence| evidence.durable())
+    }
+
+    fn read<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let lines = self.with(py, Evidence::read).map_err(failed)?;
+        Ok(lines.map(|lines| PyBytes::new(py, &lines)))
+    }
+}
+
 #[pyfunction]
 fn journal_identity(py: Python<'_>, journal: PathBuf) -> PyResult<String> {
     let identity = py.detach(|| identity(&FolderStorage::new(&journal))).map_err(failed)?;
@@ -334,6 +373,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Core>()?;
     module.add_class::<PythonReplica>()?;
     module.add_class::<Chunk>()?;
+    module.add_class::<PythonEvidence>()?;
     module.add_function(wrap_pyfunction!(journal_identity, module)?)?;
     module.add_function(wrap_pyfunction!(verify, module)?)
 }

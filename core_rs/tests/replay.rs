@@ -311,3 +311,212 @@ fn a_byte_flipped_in_a_record_never_passes() {
     }
     assert_eq!(flipped, records.iter().map(Vec::len).sum::<usize>());
 }
+
+// --- what verify says of a journal with right checksums and wrong content ---
+
+/// A journal in a folder with these records, each batch three of them, as somebody who knows the format could write it.
+fn forged(records: &[Vec<u8>]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    Journal::create(folder.path(), &OPTIONS).expect("an empty folder");
+    let mut journal = Journal::open(folder.path(), &OPTIONS, &mut |_, _| Ok(())).expect("an empty journal");
+    for batch in records.chunks(3) {
+        journal.reserve(batch.iter().map(|record| record.len() + 2).sum()).expect("an empty disk");
+        batch.iter().for_each(|record| {
+            journal.append(record);
+        });
+        journal.flush();
+    }
+    folder
+}
+
+/// The same record with another command or outcome.
+fn rewritten(record: &[u8], change: impl FnOnce(&mut Command<'_>, &mut Outcome)) -> Vec<u8> {
+    let mut decoded = decode(record).expect("a record");
+    change(&mut decoded.command, &mut decoded.outcome);
+    let mut out = Vec::new();
+    encode(&mut out, decoded.timestamp, &decoded.command, &decoded.outcome);
+    out
+}
+
+fn request_of<'a>(command: &'a mut Command<'_>) -> &'a mut Request {
+    match command {
+        Command::Purchase { request, .. } | Command::Reversal { request, .. } => request,
+        other => panic!("{other:?} is no purchase and no reversal"),
+    }
+}
+
+#[test]
+fn verify_names_the_first_record_that_breaks_a_rule() {
+    let (_, records) = filled();
+    let kind = |index: usize| decode(&records[index]).expect("a record").command.name();
+    let first = |name: &str| (0..records.len()).find(|&index| kind(index) == name).expect("every kind is there");
+    let (purchase, reversal, card, cutover) = (first("purchase"), first("reversal"), first("card"), first("cutover"));
+    let next_day = (cutover + 1..records.len()).find(|&index| kind(index) == "cutover").expect("two days");
+
+    let sound = verify(forged(&records).path());
+    assert!(sound.ok && sound.first_bad_record.is_none() && sound.records == records.len() as u64, "{sound:?}");
+
+    // What is forged | the record's index | its new content | what verify says.
+    type Forgery<'f> = (&'f str, usize, Vec<u8>, &'f str);
+    let purchase_as = |change: &dyn Fn(&mut Request, &mut Outcome)| {
+        rewritten(&records[purchase], |command, outcome| change(request_of(command), outcome))
+    };
+    let reversal_as = |change: &dyn Fn(&mut Request, &mut Outcome)| {
+        rewritten(&records[reversal], |command, outcome| change(request_of(command), outcome))
+    };
+    let day = |days: i32| move |date: Date| Date((i32::from(date.0) + days) as u16);
+    let moved = |identity: Identity, to: &dyn Fn(Date) -> Date| Identity::from_packed(identity.packed(), to(identity.date));
+    let forgeries: Vec<Forgery<'_>> = vec![
+        (
+            "a purchase that the purses do not cover",
+            purchase,
+            purchase_as(&|request, outcome| {
+                request.content = Content::new(request.content.card(), Some(0), Some(5_000), true);
+                (outcome.paid, outcome.after) = ([4_500, 500], Some([-3_500, 0]));
+            }),
+            "the journal holds the outcome 00",
+        ),
+        (
+            "a purchase that takes from one and gives to nobody",
+            purchase,
+            purchase_as(&|_, outcome| outcome.paid = [0, 0]),
+            "the journal holds the outcome 00",
+        ),
+        (
+            "purses that hold more afterwards than they do",
+            purchase,
+            purchase_as(&|_, outcome| outcome.after = outcome.after.map(|[cash, subsidy]| [cash + 1, subsidy])),
+            "the journal holds the outcome 00",
+        ),
+        (
+            "a reversal that gives back more than was taken",
+            reversal,
+            reversal_as(&|_, outcome| outcome.paid[0] += 1),
+            "the journal holds the outcome 00",
+        ),
+        (
+            "a reversal of what was decided after it",
+            reversal,
+            reversal_as(&|_, outcome| outcome.original = Some(1_000)),
+            "the journal holds the outcome 00",
+        ),
+        ("the same decision twice", purchase + 1, records[purchase].clone(), "decides an identity a second time"),
+        ("the same reversal twice", reversal + 1, records[reversal].clone(), "decides an identity a second time"),
+        (
+            "a purchase of a day that is not kept",
+            purchase,
+            purchase_as(&|request, _| request.identity = moved(request.identity, &day(-i32::from(IDENTITY_DAYS)))),
+            "outside the days whose identities are kept",
+        ),
+        (
+            "a purchase of a day to come",
+            purchase,
+            purchase_as(&|request, _| request.identity = moved(request.identity, &day(2))),
+            "outside the days whose identities are kept",
+        ),
+        (
+            "a reversal of a day that is not kept",
+            reversal,
+            rewritten(&records[reversal], |command, _| {
+                let Command::Reversal { original, .. } = command else { panic!("a reversal") };
+                *original = moved(*original, &day(-i32::from(IDENTITY_DAYS)));
+            }),
+            "outside the days whose identities are kept",
+        ),
+        (
+            "a reversal of no financial message",
+            reversal,
+            rewritten(&records[reversal], |command, _| {
+                let Command::Reversal { original, .. } = command else { panic!("a reversal") };
+                *original = Identity::from_packed(original.packed() | 5 << 56, original.date);
+            }),
+            "no financial message",
+        ),
+        (
+            "an identity with bits that mean nothing",
+            purchase,
+            purchase_as(&|request, _| {
+                request.identity = Identity::from_packed(request.identity.packed() | 1 << 53, request.identity.date);
+            }),
+            "identity is not that of its message",
+        ),
+        (
+            "a time of day that is none",
+            purchase,
+            purchase_as(&|request, _| request.echo = Echo::new(246_060, None, None, None, true)),
+            "time of day is none",
+        ),
+        (
+            "a purse that is opened with a debt",
+            card,
+            rewritten(&records[card], |command, _| {
+                let Command::Card { opening, .. } = command else { panic!("a card") };
+                opening[0] = -1;
+            }),
+            "opens a purse with an impossible balance",
+        ),
+        (
+            "a second live card",
+            card + 1,
+            rewritten(&records[card], |command, _| {
+                let Command::Card { number, .. } = command else { panic!("a card") };
+                *number = CardNumber::from_digits(b"4711").expect("a card number");
+            }),
+            "a second live card",
+        ),
+        ("a business date that does not move on", next_day, records[cutover].clone(), "moves the business date back"),
+        ("a record of no kind", purchase, vec![0xff; 20], "not one that this version"),
+    ];
+    for (what, index, record, words) in &forgeries {
+        let mut wrong = records.clone();
+        assert_ne!(&wrong[*index], record, "{what}: nothing was forged");
+        wrong[*index].clone_from(record);
+        let folder = forged(&wrong);
+        let found = verify(folder.path());
+        assert!(!found.ok, "{what}: not found");
+        assert_eq!((found.first_bad_record, found.records), (Some(*index as u64 + 1), *index as u64), "{what}: {found:?}");
+        assert!(found.problem.as_ref().is_some_and(|problem| problem.contains(words)), "{what}: {found:?}");
+    }
+}
+
+#[test]
+fn verify_names_the_first_record_that_cannot_be_trusted() {
+    let (_, records) = filled();
+    let folder = forged(&records);
+    let file = folder.path().join("00000001.segment");
+    let content = std::fs::read(&file).expect("a segment");
+    // A byte within the second batch, which holds the records 4 to 6.
+    let at = content.windows(records[4].len()).position(|bytes| bytes == records[4]).expect("the record");
+    let mut damaged = content.clone();
+    damaged[at] ^= 1;
+    std::fs::write(&file, &damaged).expect("a file");
+    let found = verify(folder.path());
+    assert_eq!((found.ok, found.first_bad_record, found.records), (false, Some(4), 3), "{found:?}");
+    // The end is gone although it was acknowledged.
+    let last = content.windows(8).rposition(|bytes| bytes == b"SWJBATCH").expect("a batch") / BLOCK_BYTES * BLOCK_BYTES;
+    let mut cut = content.clone();
+    cut[last..].fill(0);
+    std::fs::write(&file, &cut).expect("a file");
+    let found = verify(folder.path());
+    let kept = (records.len() as u64 - 1) / 3 * 3;
+    assert_eq!((found.ok, found.first_bad_record, found.records), (false, Some(kept + 1), kept), "{found:?}");
+    std::fs::write(&file, &content).expect("a file");
+    assert!(verify(folder.path()).ok);
+}
+
+#[test]
+fn verify_names_the_first_record_of_a_file_that_is_missing() {
+    let (_, records) = filled();
+    // Enough batches for three segments: the policy is written again and again.
+    let many: Vec<Vec<u8>> = std::iter::repeat_n(records[0].clone(), 100).collect();
+    let folder = forged(&many);
+    let second = folder.path().join("00000002.segment");
+    assert!(folder.path().join("00000003.segment").exists());
+    let content = std::fs::read(&second).expect("a segment");
+    // After the hash, the head has the first position at byte 72.
+    let first = u64::from_le_bytes(content[BLOCK_BYTES + 72..BLOCK_BYTES + 80].try_into().expect("eight bytes"));
+    std::fs::remove_file(&second).expect("a file");
+    let found = verify(folder.path());
+    assert!(first > 1 && !found.ok, "{found:?}");
+    assert_eq!(found.first_bad_record, Some(first), "{found:?}");
+}

@@ -30,6 +30,7 @@ pub struct Batch<'a> {
     pub first_position: u64,
     /// Position of its last record.
     pub last_position: u64,
+    head: &'a [u8],
     payload: &'a [u8],
 }
 
@@ -38,6 +39,13 @@ impl<'a> Batch<'a> {
     #[must_use]
     pub fn records(&self) -> Records<'a> {
         Records::new(self.payload, self.first_position)
+    }
+
+    /// The bytes before its payload, as they stand in the segment: its hash first, which covers all the others, the payload
+    /// and the padding.
+    #[must_use]
+    pub fn head(&self) -> &'a [u8] {
+        self.head
     }
 
     /// Its records with their lengths, as [`Records::new`] takes them.
@@ -118,6 +126,7 @@ impl Reader {
             sequence: found.head.sequence,
             first_position: found.head.first_position,
             last_position: self.walk.chain.position,
+            head: self.walk.head(&found),
             payload: self.walk.payload(&found),
         }))
     }

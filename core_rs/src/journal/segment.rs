@@ -284,6 +284,11 @@ impl Walk {
         &self.window.buffer.as_slice()[found.payload.clone()]
     }
 
+    /// The head of the batch that the last step found.
+    pub(super) fn head(&self, found: &Found) -> &[u8] {
+        &self.window.buffer.as_slice()[found.payload.start - HEAD_BYTES..found.payload.start]
+    }
+
     /// The damage at the walk's place, as an error.
     pub(super) fn damaged(&self, cause: String) -> JournalError {
         JournalError::Damaged {

@@ -151,6 +151,12 @@ impl Content {
         (self.rest & HAS_PROCESSING != 0).then_some((self.rest >> PROCESSING_SHIFT & 0xf_ffff) as u32)
     }
 
+    /// Whether DE49 was there.
+    #[must_use]
+    pub fn has_currency(self) -> bool {
+        self.rest & HAS_CURRENCY != 0
+    }
+
     /// The two words, for the journal.
     #[must_use]
     pub fn packed(self) -> [u64; 2] {

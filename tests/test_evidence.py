@@ -1,0 +1,607 @@
+"""Evidence reports: what `switch audit` writes is whole and true, and whatever is altered in it is found by a program that shares
+nothing with the switch, on a machine that has nothing but one file of it.
+
+The records come from a real switch that served every kind of message. Two kinds of forger are played: one who alters a report, and
+one who also puts the seal right. What the second cannot be caught at stands in `BELIEVED`, and in docs/evidence.md.
+"""
+
+import copy
+import datetime
+import hashlib
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from blake3 import blake3
+
+from switch import evidence
+from tests.switch_process import CANTEEN, CARDS_HEADER, DEADLINE_SECONDS, MERCHANTS, SHOP, Connection, Device, Switch, in_thread, today
+
+Lines = list[dict[str, Any]]
+Path_ = tuple[str | int, ...]
+
+
+async def serve_a_day(switch: Switch, chance: random.Random) -> None:
+    """Every kind of record: purchases of each choice of purses, declines, reversals of each kind, what is not known, new parties."""
+    await in_thread(switch.start)
+    await switch.enter(MERCHANTS)
+    tills = [await switch.device(), await switch.device(), await switch.device(merchant=SHOP)]
+    cards = await switch.cards(6, cash=20_000, subsidy=3_000)
+    lost = await switch.card(status="lost")
+    async with switch.connect() as connection:
+        for till in tills:
+            await till.sign_on(connection)
+        for _ in range(12):
+            await pay(connection, chance.choice(tills), chance, cards)
+        till, card = tills[0], cards[0]
+        await till.ask(connection, till.purchase(lost, 100))
+        await till.ask(connection, till.purchase("4711", 100))
+        await till.ask(connection, till.purchase(card, 4_999_999))
+        await till.ask(connection, till.message("0100", de3="920000"))
+        never_came = till.purchase(card, 100)
+        assert (await till.ask(connection, till.reversal(never_came))).code == "00"
+        assert (await till.ask(connection, never_came)).code == "12"
+        bought = till.purchase(card, 1777)
+        assert (await till.ask(connection, bought)).code == "00"
+        assert (await till.ask(connection, till.reversal(bought, de4="000000000778"))).code == "94"
+        # The terminal changes hands, and undoes by DE90 alone what it sold for the merchant before, twice.
+        await switch.enter(f"terminal_id,merchant_id,kind,zone,key\n{till.terminal_id},{SHOP},pos,Hall 2,{till.master_key.hex()}\n")
+        for _ in range(2):
+            undone = till.reversal(bought, de2=None, de4=None, de49=None, de42=CANTEEN.ljust(15), de60="000007", de24="003")
+            assert (await till.ask(connection, undone)).code == "00"
+        await switch.enter(f"{CARDS_HEADER}\n77,X,family,active,2099-12-31,0,5\n")
+        till.merchant_id = SHOP
+        for _ in range(6):
+            await pay(connection, chance.choice(tills), chance, cards)
+        await till.ask(connection, till.message("0800", de70="002"))
+    await in_thread(switch.stop)
+
+
+async def pay(connection: Connection, till: Device, chance: random.Random, cards: list[str]) -> None:
+    """A purchase, now and then undone."""
+    purses = chance.choice(["000000", "001000", "002000"])
+    request = till.purchase(chance.choice(cards), chance.randint(1, 1500), de3=purses)
+    answer = await till.ask(connection, request)
+    if answer.code == "00" and chance.random() < 0.3:
+        assert (await till.ask(connection, till.reversal(request))).code == "00"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A stopped switch and reports on it."""
+
+    switch: Switch
+    last: int
+    whole: Path
+    early: Path
+    late: Path
+    """What follows the early one."""
+
+    def report(self, folder: Path, first: object, last: object) -> Path:
+        file = folder / f"{first}-{last}.jsonl"
+        completed = self.audit(first, last, "--output", file)
+        assert completed.returncode == 0, completed.stderr
+        return file
+
+    def audit(self, first: object, last: object, *more: str | Path) -> subprocess.CompletedProcess[str]:
+        return self.switch.command("audit", "--config", self.switch.file, "--from", str(first), "--to", str(last), *more)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
+    seed = random.randrange(2**32)  # noqa: S311 - no secret
+    print(f"seed {seed}")  # noqa: T201 - shown where a test fails
+    folder = tmp_path_factory.mktemp("evidence")
+    switch = Switch(folder / "data")
+    try:
+        trio.run(serve_a_day, switch, random.Random(seed))  # noqa: S311 - no secret
+        last = switch.verify()["records"]
+        bare = Case(switch, last, folder, folder, folder)
+        whole = bare.report(folder, 1, last)
+        early = bare.report(folder, 1, last // 2)
+        ends = read(early)[-2]["last"]
+        assert ends < last
+        yield Case(switch, last, whole, early, bare.report(folder, ends + 1, last))
+    finally:
+        switch.close()
+
+
+def read(report: Path) -> Lines:
+    return [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+
+
+def canonical(document: object) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def written(lines: Lines, file: Path) -> Path:
+    """A report of these lines with the seal that fits them."""
+    text = "".join(canonical(line) + "\n" for line in lines[:-1]).encode()
+    seal = {"line": "seal", "sha256": hashlib.sha256(text).hexdigest()}
+    file.write_bytes(text + canonical(seal).encode() + b"\n")
+    return file
+
+
+# --- sound reports ---
+
+
+def test_a_report_holds_every_kind_of_record_and_is_sound(case: Case) -> None:
+    lines = read(case.whole)
+    records = [line for line in lines if line["line"] == "record"]
+    assert [record["position"] for record in records] == list(range(1, case.last + 1))
+    assert {record["record"]["kind"] for record in records} == set(evidence.KINDS.values())
+    assert {record["record"]["response"] for record in records} >= {"00", "12", "14", "41", "51", "94"}
+    found = evidence.check(case.whole)
+    assert (found.ok, found.complete, found.first, found.last) == (True, True, 1, case.last), found.problem
+    checked = case.switch.verify()
+    assert found.state_digest == checked["state_digest"]
+    assert found.asked == case.last
+    assert stat_mode(case.whole) == 0o600
+
+
+def stat_mode(file: Path) -> int:
+    return file.stat().st_mode & 0o777
+
+
+def test_what_is_printed_is_what_was_asked_of_the_switch(case: Case) -> None:
+    """A purchase and the reversal of it, as the terminal knows them."""
+    records = [line for line in read(case.whole) if line["line"] == "record"]
+    (bought,) = [line for line in records if line["record"].get("amount") == 1777 and line["record"]["kind"] == "purchase"]
+    said = bought["record"]
+    assert (said["mti"], said["response"], said["currency"], said["purses"]) == ("0200", "00", "156", "policy")
+    assert (bought["ledger"]["merchant"], said["paid_cash"] + said["paid_subsidy"]) == (CANTEEN, 1777)
+    at = datetime.datetime.fromisoformat(said["at"])
+    assert at.utcoffset() is not None
+    assert abs(at - datetime.datetime.now(datetime.UTC)) < datetime.timedelta(hours=1)
+    assert said["terminal_clock"][:10] == bought["ledger"]["business_date"] == str(today())
+    undone = [line for line in records if line["record"]["original"] == bought["position"]]
+    assert [line["record"]["response"] for line in undone] == ["94", "00", "00"]
+    assert [sum(movement["fen"] for movement in line["ledger"]["movements"]) for line in undone] == [0, 1777, 0]
+    assert undone[1]["ledger"]["merchant"] == CANTEEN, "the merchant for whom it was sold, not the terminal's new one"
+    assert undone[1]["ledger"]["holder"] == bought["ledger"]["holder"], "although the reversal names no card"
+
+
+def test_no_key_is_printed(case: Case) -> None:
+    records = [line["record"] for line in read(case.whole) if line["line"] == "record"]
+    for record in records:
+        if record["kind"] in {"terminal", "sign_on"}:
+            assert not [name for name in record if "nonce" in name or "wrapped" in name]
+    text = case.whole.read_text(encoding="utf-8")
+    keys = [case.switch.folder / "keys" / name for name in ("key-encryption.key", "admin.token")]
+    assert not [key for key in keys if key.read_text().strip() in text]
+
+
+def test_batches_are_whole_and_what_was_asked_for_is_marked(case: Case, tmp_path: Path) -> None:
+    for position in (1, case.last // 3, case.last):
+        lines = read(case.report(tmp_path, position, position))
+        (batch,) = [line for line in lines if line["line"] == "batch"]
+        assert batch["first"] <= position <= batch["last"]
+        assert [line["position"] for line in lines if line.get("asked") is True] == [position]
+        assert evidence.check(tmp_path / f"{position}-{position}.jsonl").ok
+
+
+def test_a_business_day_is_all_of_its_records(case: Case, tmp_path: Path) -> None:
+    report = case.report(tmp_path, today(), today(1))
+    found = evidence.check(report)
+    assert found.ok, found.problem
+    asked = [line for line in read(report) if line.get("asked") is True]
+    cutover = next(line for line in read(case.whole) if line.get("record", {}).get("kind") == "cutover")
+    assert (asked[0]["position"], asked[-1]["position"]) == (cutover["position"], case.last)
+
+
+def test_a_report_that_follows_is_checked_with_all_that_went_before(case: Case) -> None:
+    alone, after = evidence.check(case.late), evidence.check(case.late, [case.early])
+    assert (alone.ok, alone.complete) == (True, False), alone.problem
+    assert (after.ok, after.complete) == (True, True), after.problem
+    for file, follows, words in (
+        (case.early, [case.late], "begins with record 1"),
+        (case.late, [case.late], "ends with record"),
+        (case.late, [case.whole], "ends with record"),
+    ):
+        found = evidence.check(file, follows)
+        assert not found.ok
+        assert words in (found.problem or ""), found.problem
+
+
+def test_the_state_at_the_seam_of_two_reports_is_one(case: Case, tmp_path: Path) -> None:
+    lines = read(case.early)
+    other = written(put_at(lines, (len(lines) - 2, "state_digest"), "ab" * 32), tmp_path / "early")
+    assert evidence.check(other).ok, "a report alone cannot tell"
+    found = evidence.check(case.late, [other])
+    assert not found.ok
+    assert "the state's digest before it is not the one" in (found.problem or "")
+    stranger = put_at(read(case.late), (0, "journal"), "ab" * 16)
+    assert "of another journal" in (is_found(written(stranger, tmp_path / "late"), [case.early]).problem or "")
+
+
+def test_a_hash_noted_elsewhere_fixes_the_history(case: Case) -> None:
+    batches = [line for line in read(case.whole) if line["line"] == "batch"]
+    notes = [evidence.Anchor(batch["hash"], batch["last"]) for batch in batches]
+    found = evidence.check(case.whole, anchors=notes)
+    assert (found.ok, found.anchors) == (True, len(batches))
+    before = read(case.late)[0]["before"]
+    assert evidence.check(case.late, anchors=[evidence.Anchor(before["hash"], before["position"])]).anchors == 1
+    chained = evidence.check(case.late, [case.early], [notes[0], notes[-1]])
+    assert (chained.ok, chained.anchors) == (True, 2)
+    for anchor, words in (
+        (evidence.Anchor("00" * 32, notes[1].position), "is not the one that was noted"),
+        (evidence.Anchor("00" * 32, case.last + 1), "no batch ends with record"),
+    ):
+        found = evidence.check(case.whole, anchors=[notes[0], anchor])
+        assert not found.ok
+        assert words in (found.problem or "")
+
+
+async def test_beside_the_running_switch(case: Case, tmp_path: Path) -> None:
+    """The same bytes but for the moment; what the switch serves meanwhile is not in it; and the switch notes who asked."""
+    switch = case.switch
+    await in_thread(switch.start)
+    try:
+        before = {file: file.read_bytes() for file in switch.journal.iterdir() if file.name != "lock"}
+        report = await in_thread(lambda: case.report(tmp_path, 1, case.last))
+        assert {file: file.read_bytes() for file in before} == before, "nothing is changed"
+        assert f"evidence from 1 to {case.last} is asked for by " in switch.log
+        assert read(report)[1:-1] == read(case.whole)[1:-1]
+        (switch.folder / "keys" / "admin.token").rename(tmp_path / "token")
+        refused = await in_thread(lambda: case.audit(1, 1))
+        (tmp_path / "token").rename(switch.folder / "keys" / "admin.token")
+        assert (refused.returncode, refused.stdout) == (1, ""), "what cannot be noted is not given"
+        response = await switch.http("POST", "/v1/audit", params={"from": "1", "to": "2", "by": "x\ny"})
+        assert response.status_code == 422, "no line of a log is anybody's to write"
+        assert (await switch.http("POST", "/v1/audit", token="wrong")).status_code == 401
+    finally:
+        await in_thread(switch.stop)
+
+
+# --- the command ---
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "words"),
+    [
+        ("x", "2", "neither the number of a record"),
+        ("0", "2", "neither the number of a record"),
+        ("2026-02-30", "2026-03-01", "neither the number of a record"),
+        ("3", "2", "exchange them"),
+        ("1", "2026-11-22", "both business dates"),
+        ("1", "99999999", "so there is no record 99999999"),
+        ("2099-01-01", "2099-01-02", "nothing was recorded from"),
+        ("2001-01-01", "2001-01-02", "nothing was recorded from"),
+    ],
+)
+def test_what_cannot_be_reported_is_said(case: Case, tmp_path: Path, first: str, last: str, words: str) -> None:
+    file = tmp_path / "report"
+    completed = case.audit(first, last, "--output", file)
+    assert (completed.returncode, completed.stdout) == (1, "")
+    assert words in completed.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_kept(case: Case, tmp_path: Path) -> None:
+    file = tmp_path / "report"
+    file.write_text("precious")
+    completed = case.audit(1, 2, "--output", file)
+    assert (completed.returncode, file.read_text()) == (1, "precious")
+    assert "is there already" in completed.stderr
+    refused = case.audit("2099-01-01", "2099-01-01", "--output", file, "--overwrite")
+    assert (refused.returncode, file.read_text()) == (1, "precious"), "a report that fails takes nothing's place"
+    completed = case.audit(1, 2, "--output", file, "--overwrite")
+    assert completed.returncode == 0, completed.stderr
+    assert evidence.check(file).ok
+    assert list(tmp_path.iterdir()) == [file]
+    assert case.audit(1, 2, "--output", tmp_path / "no" / "folder").returncode == 1
+
+
+def test_the_report_on_stdout(case: Case, tmp_path: Path) -> None:
+    completed = case.audit(1, case.last)
+    (tmp_path / "report").write_text(completed.stdout, encoding="utf-8")
+    found = evidence.check(tmp_path / "report")
+    assert found.ok, found.problem
+    assert f"Note elsewhere: {found.hash}@{found.last}" in completed.stderr
+
+
+def test_the_sentences_and_the_exit_code(case: Case, tmp_path: Path) -> None:
+    note = f"{evidence.check(case.whole).hash}@{case.last}"
+    sound = case.switch.command("check-evidence", case.whole, "--anchor", note)
+    assert (sound.returncode, sound.stderr) == (0, "")
+    assert "is sound" in sound.stdout
+    assert "noted elsewhere" in sound.stdout
+    lines = read(case.whole)
+    at = next(index for index, line in enumerate(lines) if line.get("record", {}).get("kind") == "purchase")
+    lines[at]["record"]["amount"] += 1
+    altered = written(lines, tmp_path / "altered")
+    found = case.switch.command("check-evidence", altered)
+    assert found.returncode == 1
+    assert f"line {at + 1}, record {lines[at]['position']}: the field amount is " in found.stdout
+    as_json = json.loads(case.switch.command("check-evidence", altered, "--json").stdout)
+    assert (as_json["ok"], as_json["line"], as_json["record"]) == (False, at + 1, lines[at]["position"])
+    for arguments, words in (
+        ((tmp_path / "none",), "cannot be read"),
+        ((tmp_path,), "cannot be read"),
+        ((case.whole, "--anchor", "12@x"), "64 hexadecimal digits"),
+        ((case.whole, "--follows", tmp_path / "none"), "cannot be read"),
+    ):
+        completed = case.switch.command("check-evidence", *arguments)
+        assert (completed.returncode, completed.stdout) == (1, ""), completed
+        assert words in completed.stderr
+
+
+def test_a_machine_that_has_only_python_one_package_and_one_file(case: Case, tmp_path: Path) -> None:
+    """A fresh environment with the package blake3 alone, as this one has it; the one file and the reports in another folder."""
+    home = tmp_path / "elsewhere"
+    venv.create(home / "python", with_pip=False)
+    packages = next((home / "python" / "lib").glob("python*")) / "site-packages"
+    ours = Path(str(sys.modules[blake3.__module__].__file__)).parent
+    shutil.copytree(ours, packages / "blake3")
+    shutil.copy(evidence.__file__, home / "evidence.py")
+    for report in (case.early, case.late):
+        shutil.copy(report, home)
+    python = home / "python" / "bin" / "python"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [python, *arguments], cwd=home, env=clean, check=False, capture_output=True, text=True, timeout=DEADLINE_SECONDS
+        )
+
+    assert ask("-c", "import switch").returncode == 1, "nothing of the switch is there"
+    completed = ask("evidence.py", case.late.name, "--follows", case.early.name)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert "reaches back to record 1" in completed.stdout
+    content = (home / case.late.name).read_bytes()
+    (home / case.late.name).write_bytes(content.replace(b'"asked":true', b'"asked":false', 1))
+    completed = ask("evidence.py", case.late.name)
+    assert (completed.returncode, completed.stderr) == (1, "")
+    assert "line 3" in completed.stdout
+
+
+# --- forgers ---
+
+
+def is_found(file: Path, follows: list[Path] | None = None) -> evidence.Finding:
+    found = evidence.check(file, follows or [])
+    assert not found.ok, "an alteration is not found"
+    assert found.problem
+    return found
+
+
+def test_every_altered_byte_is_found(case: Case, tmp_path: Path, chance: random.Random) -> None:
+    content = case.whole.read_bytes()
+    file = tmp_path / "altered"
+    places = {*chance.sample(range(len(content)), 600), 0, len(content) - 1}
+    for at in sorted(places):
+        flipped = bytearray(content)
+        flipped[at] ^= 1 << chance.randrange(8)
+        file.write_bytes(flipped)
+        found = is_found(file)
+        assert found.line is not None
+        # Named where it is, or at the latest where the batch or the report ends.
+        assert found.line >= content[:at].count(b"\n") + 1 - (content[at] == 10 or flipped[at] == 10)
+    for at in sorted(chance.sample(range(len(content)), 60)):
+        for altered in (content[:at], content[:at] + content[at + 1 :], content[:at] + bytes([chance.randrange(256)]) + content[at:]):
+            if altered != content:
+                file.write_bytes(altered)
+                is_found(file)
+    for altered in (
+        content + b"\n",
+        content + content,
+        content[:-1],
+        b"",
+        b"\n",
+        content.replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + content,
+    ):
+        file.write_bytes(altered)
+        is_found(file)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_lines_taken_away_doubled_or_exchanged_are_found(case: Case, tmp_path: Path, sealed: bool) -> None:
+    lines = read(case.whole)
+
+    def put(altered: Lines) -> Path:
+        if sealed:
+            return written(altered, tmp_path / "altered")
+        (tmp_path / "altered").write_text("".join(canonical(line) + "\n" for line in altered), encoding="utf-8")
+        return tmp_path / "altered"
+
+    assert evidence.check(put(lines)).ok
+    for at in range(len(lines) - sealed):
+        is_found(put(lines[:at] + lines[at + 1 :]))
+        is_found(put([*lines[:at], lines[at], *lines[at:]]))
+        if at + 1 < len(lines) - sealed:
+            is_found(put([*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]]))
+
+
+def leaves(document: object, path: Path_ = ()) -> Iterator[tuple[Path_, Any]]:
+    """Every value that holds no other, and every empty list."""
+    if isinstance(document, dict) and document:
+        for name, value in document.items():
+            yield from leaves(value, (*path, name))
+    elif isinstance(document, list) and document:
+        for index, value in enumerate(document):
+            yield from leaves(value, (*path, index))
+    else:
+        yield path, document
+
+
+def others(value: object) -> list[object]:
+    """Other values that a forger may put in its place."""
+    if isinstance(value, bool):
+        return [not value, int(value), None]
+    if isinstance(value, int):
+        return [value + 1, value - 1, float(value), str(value), None, True]
+    if isinstance(value, str):
+        other = chr(ord(value[0]) ^ 1) + value[1:] if value else "x"
+        return [other, value + "0", value[:-1], None, 0] if value else [other, None]
+    if isinstance(value, list):
+        return [[{"credit": "merchant:X", "debit": "cash:X", "fen": 1}], None]
+    return [0, "", "1", False]
+
+
+def put_at(lines: Lines, path: Path_, value: object) -> Lines:
+    altered = copy.deepcopy(lines)
+    place: Any = altered
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    return altered
+
+
+BELIEVED = {("evidence", "made_at"), ("evidence", "made_by"), ("evidence", "timezone"), ("before", "state_digest"), ("end", "state_digest")}
+"""What no record tells: only the seal holds these, and a forger may put that right. The digests are held against the next report's."""
+
+
+def test_a_forger_who_puts_the_seal_right_is_found_in_a_whole_history(case: Case, tmp_path: Path) -> None:
+    lines = read(case.whole)
+    # One line of each kind is enough, but all that an approved purchase or a reversal can say.
+    chosen: dict[object, int] = {}
+    for index, line in enumerate(lines[:-1]):
+        said = line.get("record", {})
+        chosen.setdefault((line["line"], said.get("kind"), said.get("response"), bool(line.get("ledger", {}).get("movements"))), index)
+    tried = 0
+    for index in chosen.values():
+        for path, value in leaves(lines[index]):
+            where = (path[0] if path[0] == "before" else lines[index]["line"], path[-1])
+            for other in others(value):
+                if other == value and type(other) is type(value):
+                    continue
+                if where in BELIEVED and isinstance(other, str | None):
+                    continue
+                found = evidence.check(written(put_at(lines, (index, *path), other), tmp_path / "altered"))
+                assert not found.ok, f"line {index + 1}, {path}: {value!r} became {other!r} unseen"
+                assert found.line is not None
+                tried += 1
+        for name in lines[index]:
+            is_found(
+                written(put_at(lines, (index,), {key: value for key, value in lines[index].items() if key != name}), tmp_path / "altered")
+            )
+            tried += 1
+        is_found(written(put_at(lines, (index,), {**lines[index], "more": 1}), tmp_path / "altered"))
+    assert tried > 1000
+
+
+def test_a_forger_is_found_in_a_part_of_a_history_where_the_records_tell(case: Case, tmp_path: Path) -> None:
+    """Under `record` everything; under `ledger` what a second mention contradicts, and all of it once the earlier report is there."""
+    lines = read(case.late)
+    records = [index for index, line in enumerate(lines) if line["line"] == "record"]
+    for index in records:
+        for path, value in leaves(lines[index]["record"]):
+            is_found(written(put_at(lines, (index, "record", *path), others(value)[0]), tmp_path / "altered"))
+        for path, value in leaves(lines[index]["ledger"]):
+            altered = written(put_at(lines, (index, "ledger", *path), others(value)[0]), tmp_path / "altered")
+            is_found(altered, [case.early])
+    purchases = [index for index in records if lines[index]["record"]["kind"] == "purchase"]
+    altered = written(put_at(lines, (purchases[-1], "ledger", "terminal"), "SOMEBODY"), tmp_path / "altered")
+    is_found(altered)
+
+
+def test_a_rewritten_history_is_told_by_a_note(case: Case, tmp_path: Path) -> None:
+    """Somebody who writes the journal anew, hashes and all, is found by one hash noted at the time."""
+    lines = read(case.whole)
+    noted = evidence.Anchor(evidence.check(case.whole).hash, case.last)
+    previous = lines[0]["before"]["hash"]
+    start = 1
+    while lines[start]["line"] == "batch":
+        batch = lines[start]
+        count = batch["last"] - batch["first"] + 1
+        contents = []
+        for line in lines[start + 1 : start + 1 + count]:
+            content = bytearray.fromhex(line["bytes"])
+            if line["record"]["kind"] == "merchant":
+                content = content.replace("第一".encode(), "第二".encode())
+                line["record"]["name"] = line["record"]["name"].replace("第一", "第二")
+            line["bytes"] = content.hex()
+            contents.append(bytes(content))
+        payload = b"".join(len(content).to_bytes(2, "little") + content for content in contents)
+        head = bytearray.fromhex(batch["head"])
+        head[80:112] = bytes.fromhex(previous)
+        head[40:48] = blake3(bytes(head[32:40] + head[48:])).digest()[:8]
+        padding = b"\xa5" * (-(112 + len(payload)) % 4096)
+        previous = blake3(bytes(head[32:]) + payload + padding).hexdigest()
+        head[:32] = bytes.fromhex(previous)
+        batch.update(previous=head[80:].hex(), hash=previous, head=head.hex())
+        start += 1 + count
+    lines[start]["hash"] = previous
+    forged = written(lines, tmp_path / "forged")
+    assert evidence.check(forged).ok, "as a history of its own it is sound"
+    found = evidence.check(forged, anchors=[noted])
+    assert not found.ok
+    assert "is not the one that was noted" in (found.problem or "")
+
+
+def test_records_that_contradict_each_other_are_found() -> None:
+    """What hashes cannot tell: the books' own rules, on records that no switch wrote."""
+    day = datetime.date(2026, 11, 22).toordinal()
+    stans = iter(range(1, 1000))
+
+    def message() -> evidence.Message:
+        return evidence.Message(0, 0, day, next(stans))
+
+    def said(kind: str, **fields: object) -> dict[str, Any]:
+        outcome = {"response": "00", "paid_cash": 0, "paid_subsidy": 0, "cash_after": None, "subsidy_after": None, "original": None}
+        request = {"terminal_number": 0, "card": "1", "amount": 100, "purses": "policy"} if kind in {"purchase", "reversal"} else {}
+        return {"kind": kind, **outcome, **request, **fields}
+
+    def books() -> evidence.Books:
+        made = evidence.Books(complete=True, business_date="2026-11-22", amount_max=1000, identity_days=3)
+        for party in (
+            said("merchant", merchant="M"),
+            said("terminal", terminal="T", merchant_number=0),
+            said("card", card="1", holder="H", opening_cash=500, opening_subsidy=0),
+        ):
+            moved = [{"debit": "house:suspense", "credit": "cash:H", "fen": 500}] if party["kind"] == "card" else []
+            made.take(1, evidence.Record(party, 0), {"business_date": "2026-11-22", "movements": moved})
+        return made
+
+    def take(made: evidence.Books, position: int, record: evidence.Record) -> None:
+        paid = record.said["paid_cash"]
+        ends = ["cash:H", "merchant:M"] if record.said["kind"] == "purchase" else ["merchant:M", "cash:H"]
+        moved = [{"debit": ends[0], "credit": ends[1], "fen": paid}] if paid else []
+        ledger = {"business_date": "2026-11-22", "movements": moved, "terminal": "T", "merchant": "M", "holder": "H"}
+        made.take(position, record, ledger)
+
+    def bought(identity: evidence.Message, **fields: object) -> evidence.Record:
+        return evidence.Record(said("purchase", **{"paid_cash": 100, "cash_after": 400, "subsidy_after": 0, **fields}), 0, identity)
+
+    def undone(undoes: evidence.Message, **fields: object) -> evidence.Record:
+        default = {"paid_cash": 100, "cash_after": 500, "subsidy_after": 0, "original": 2}
+        return evidence.Record(said("reversal", **{**default, **fields}), 0, message(), undoes)
+
+    identity = message()
+    sound = books()
+    take(sound, 2, bought(identity))
+    take(sound, 3, undone(identity))
+    take(sound, 4, undone(identity, paid_cash=0))
+    wrong: list[tuple[str, list[evidence.Record]]] = [
+        ("decides again", [bought(identity), bought(identity, cash_after=300)]),
+        ("are paid for a purchase", [bought(identity, paid_cash=99, cash_after=401)]),
+        ("they are said to hold", [bought(identity, cash_after=401)]),
+        ("below their floor", [bought(identity, amount=600, paid_cash=600, cash_after=-100)]),
+        ("above the highest amount", [bought(identity, amount=1001, paid_cash=1001, cash_after=-501)]),
+        ("a purse paid", [bought(identity, purses="subsidy")]),
+        ("paid by a purchase that was answered", [bought(identity, response="51")]),
+        ("outside the days", [bought(evidence.Message(0, 0, day - 3, 1))]),
+        ("outside the days", [bought(evidence.Message(0, 0, day + 2, 1))]),
+        ("it should be answered 00 and give back 0", [bought(identity), undone(identity), undone(identity, cash_after=600)]),
+        ("give back 100 fen", [bought(identity), undone(identity, paid_cash=101, cash_after=501)]),
+        ("answered 94", [bought(identity), undone(identity, amount=101)]),
+        ("no such decision", [undone(identity)]),
+        ("undone before it came", [undone(identity, paid_cash=0, original=None), bought(identity)]),
+    ]
+    for words, records in wrong:
+        made = books()
+        for position, record in enumerate(records[:-1], 2):
+            take(made, position, record)
+        with pytest.raises(evidence.Fault, match=words):
+            take(made, len(records) + 1, records[-1])
