@@ -124,7 +124,7 @@ class Bytes:
             raise Unreadable(f"{len(self._content) - self._at} bytes are left over")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """What identifies a message: family, terminal's number, day of DE13 (ordinal), DE11."""
 
@@ -258,7 +258,7 @@ def _date(ordinal: int) -> str:
 # --- books ---
 
 
-@dataclass
+@dataclass(slots=True)
 class Decision:
     """What a later record may refer to."""
 
@@ -332,10 +332,14 @@ class Books:
             raise Fault(f"the business date is given as {stated}, but it is {now}")
         if now != before:
             self.business_date = now
-            oldest = datetime.date.fromisoformat(now).toordinal() - IDENTITY_DAYS_MAX
+            oldest = datetime.date.fromisoformat(now).toordinal() - self._days_kept
             for day in [day for day in self.decisions if day < oldest]:
                 del self.decisions[day]
             self.reversed_before = {message for message in self.reversed_before if message.day >= oldest}
+
+    @property
+    def _days_kept(self) -> int:
+        return IDENTITY_DAYS_MAX if self.identity_days is None else self.identity_days
 
     def _take_party(self, said: Document, stated: object) -> list[Document]:
         """A record that no terminal caused; gives the movements that follow."""
@@ -414,8 +418,7 @@ class Books:
             raise Fault(f"it decides again what record {known.position} decided")
         assert self.business_date is not None
         today = datetime.date.fromisoformat(self.business_date).toordinal()
-        kept = IDENTITY_DAYS_MAX if self.identity_days is None else self.identity_days
-        if not today - kept < message.day <= today + 1:
+        if not today - self._days_kept < message.day <= today + 1:
             raise Fault(f"the terminal's date {_date(message.day)} is outside the days that are kept on {self.business_date}")
 
     def _check_names(self, said: Document, ledger: Document, original: Decision | None) -> None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,24 @@ def test_a_report_holds_every_kind_of_record_and_is_sound(case: Case) -> None:
     assert found.state_digest == checked["state_digest"]
     assert found.asked == case.last
     assert stat_mode(case.whole) == 0o600
+
+
+def test_the_page_names_every_field_and_value(case: Case) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "evidence.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w-]+)`", page))
+
+    def names(document: object) -> set[str]:
+        if isinstance(document, list):
+            return set().union(*map(names, document))
+        return set(document) | names(list(document.values())) if isinstance(document, dict) else set()
+
+    printed = names(read(case.whole))
+    assert len(printed) > 60
+    assert printed <= named
+    assert {*evidence.KINDS.values(), *evidence.KEYS, *evidence.PURSES} <= named
+    assert ", ".join(evidence.RESPONSES) in page
+    for number, kind in evidence.KINDS.items():
+        assert f"| `{kind}` | {number} |" in page
 
 
 def stat_mode(file: Path) -> int:
