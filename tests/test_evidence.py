@@ -549,7 +549,8 @@ def rewritten(
         alter_head(head)
         previous = blake3(bytes(head[32:]) + payload + padding * (-(112 + len(payload)) % 4096)).hexdigest()
         head[:32] = bytes.fromhex(previous)
-        batch.update(previous=head[80:].hex(), hash=previous, head=head.hex())
+        number, first = (int.from_bytes(head[at : at + 8], "little") for at in (64, 72))
+        batch.update(batch=number, first=first, last=first + count - 1, previous=head[80:].hex(), hash=previous, head=head.hex())
         start += 1 + count
     lines[start]["hash"] = previous
     return lines
@@ -600,15 +601,23 @@ def test_a_history_that_no_switch_writes_is_found_however_well_it_is_hashed(case
 
         return alter
 
-    heads = {"own check": put(40, 0), "head is not that": put(39, 0), "is not that of a batch of": put(48, 2), "hash of batch": put(57, 9)}
-    for words, alter in heads.items():
+    heads = [
+        ("own check", put(40, 0)),
+        ("head is not that of a batch", put(39, 0)),
+        ("head is not that of a batch", put(48, 2)),
+        ("head is not that of a batch", put(52, 0, 0)),
+        ("the hash of batch", put(57, 99)),
+        ("does not follow batch 0", put(64, 2)),
+        ("does not follow batch 0", put(72, 2)),
+        ("whose hash is", put(80, 0, 0, 0)),
+    ]
+    for words, alter in heads:
         found = is_found(written(rewritten(lines, alter_head=alter), tmp_path / "altered"))
         assert words in (found.problem or ""), found.problem
     assert "hash of batch" in (is_found(written(rewritten(lines, padding=b"\0"), tmp_path / "altered")).problem or "")
-    # A record that is gone, the others counted on: what remains refers to records that are others now.
     batches = [index for index, line in enumerate(lines) if line["line"] == "batch"]
     swapped = [*lines[: batches[1]], *lines[batches[2] : batches[3]], *lines[batches[1] : batches[2]], *lines[batches[3] :]]
-    is_found(written(rewritten(swapped), tmp_path / "altered"))
+    assert "does not follow batch" in (is_found(written(rewritten(swapped), tmp_path / "altered")).problem or "")
     no_genesis = put_at(lines, (0, "before", "hash"), "ab" * 32)
     assert "that of the journal's identity" in (is_found(written(rewritten(no_genesis), tmp_path / "altered")).problem or "")
 

@@ -20,6 +20,7 @@ use crate::card_number::CardNumber;
 use crate::journal::{DurableMark, RECORD_OVERHEAD_BYTES, Reader, Records};
 use crate::ledger::accounts::AccountId;
 use crate::ledger::command::{Decoded, decode};
+use crate::ledger::registry::TerminalId;
 use crate::ledger::{Command, Ledger, Outcome, PurseChoice, Request};
 use crate::session::KeySlot;
 
@@ -49,7 +50,9 @@ impl Bound {
     pub fn parse(text: &str) -> Result<Self, String> {
         let position = || text.parse().ok().filter(|position| *position > 0 && text.bytes().all(|byte| byte.is_ascii_digit()));
         Date::parse(text).map(Self::Day).or_else(|| position().map(Self::Position)).ok_or_else(|| {
-            format!("{text:?} is neither the number of a record, from 1 on, nor a business date; write one such as 1200 or 2026-11-22")
+            format!(
+                "{text:?} is neither the number of a record, from 1 on, nor a business date; write one such as 1200 or 2026-11-22"
+            )
         })
     }
 }
@@ -194,7 +197,9 @@ impl Evidence {
     fn begin_batch(&mut self) -> Result<(), String> {
         let previous = self.reader.hash();
         let today = self.ledger.business_date();
-        let Some(batch) = self.reader.next_batch(self.durable).map_err(|error| error.to_string())? else { return self.end(previous) };
+        let Some(batch) = self.reader.next_batch(self.durable).map_err(|error| error.to_string())? else {
+            return self.end(previous);
+        };
         let cutover = |record: &[u8]| match decode(record).map(|decoded| decoded.command) {
             Some(Command::Cutover(date)) => Some(date),
             _ => None,
@@ -306,7 +311,7 @@ fn said(decoded: &Decoded<'_>, outcome: &Outcome, calendar: &CampusCalendar) -> 
         }
         // The wrapped key is among the bytes, and nothing that is to be read.
         Command::Terminal { id, merchant, kind, zone, wrapped_key: _ } => {
-            json!({ "terminal": name(id), "merchant_number": merchant, "terminal_kind": kind.name(), "zone": zone.as_str() })
+            json!({ "terminal": name(*id), "merchant_number": merchant, "terminal_kind": kind.name(), "zone": zone.as_str() })
         }
         Command::Card { number, holder, class, status, expires, opening } => json!({
             "card": number.digits().as_str(),
@@ -379,9 +384,7 @@ fn known(ledger: &Ledger, decoded: &Decoded<'_>, outcome: &Outcome) -> Value {
         let (kind, owner) = ledger.owner_names(ledger.accounts().owner(account));
         format!("{kind}:{owner}")
     };
-    let movement = |movement: &crate::ledger::accounts::Movement| {
-        json!({ "debit": account(movement.debit), "credit": account(movement.credit), "fen": movement.amount })
-    };
+    let movement = |movement: &crate::ledger::accounts::Movement| json!({ "debit": account(movement.debit), "credit": account(movement.credit), "fen": movement.amount });
     let mut known = Map::new();
     known.insert("business_date".to_owned(), ledger.business_date().to_string().into());
     known.insert("movements".to_owned(), outcome.movements.as_slice().iter().map(movement).collect());
@@ -395,14 +398,14 @@ fn known(ledger: &Ledger, decoded: &Decoded<'_>, outcome: &Outcome) -> Value {
     let merchant = original.map_or(terminal.merchant, |original| original.merchant());
     let card: Option<CardNumber> = request.content.card().or_else(|| original.and_then(|original| original.content.card()));
     let holder = card.and_then(|number| registry.cards.find(&number)).map(|index| registry.holder_of(&registry.cards[index]));
-    known.insert("terminal".to_owned(), name(&terminal.id).into());
+    known.insert("terminal".to_owned(), name(terminal.id).into());
     known.insert("merchant".to_owned(), registry.merchants[merchant].id.as_str().into());
     known.insert("holder".to_owned(), holder.map(|holder| holder.id.as_str()).into());
     known.into()
 }
 
-fn name(id: &[u8; 8]) -> String {
-    String::from_utf8_lossy(id).trim_end().to_owned()
+fn name(id: TerminalId) -> String {
+    String::from_utf8_lossy(&id).trim_end().to_owned()
 }
 
 fn hex(bytes: &[u8]) -> String {

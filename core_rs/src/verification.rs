@@ -370,6 +370,37 @@ mod tests {
     }
 
     #[test]
+    fn an_outcome_that_does_not_fit_its_record_is_found() {
+        let records = records();
+        let outcomes: Vec<Outcome> = {
+            let mut ledger = Ledger::new();
+            (1..).zip(&records).map(|(position, record)| ledger.replay(position, record).unwrap().1).collect()
+        };
+        // Record 6 is a purchase of 850 fen, 500 of them from the subsidy purse; record 8 gives it back.
+        let (bought, undone) = (outcomes[5], outcomes[7]);
+        let cases = [
+            (6, Outcome { paid: [351, 500], ..bought }, "it says that 851 fen were paid with 00, and 850 moved"),
+            (6, Outcome { movements: outcomes[4].movements, paid: [1_000, 500], ..bought }, "1500 fen were paid for a purchase of"),
+            (6, Outcome { movements: undone.movements, ..bought }, "it moves 350 fen from the account 5 (merchant M)"),
+            (6, Outcome { paid: [500, 350], ..bought }, "it moves 350 fen from the account 6 (cash S1)"),
+            (6, Outcome { after: Some([651, 0]), ..bought }, "it tells of purses"),
+            (6, Outcome { response: Response::CardLost, ..bought }, "850 fen were paid with 41"),
+            (8, Outcome { movements: bought.movements, ..undone }, "it moves 350 fen from the account 6 (cash S1)"),
+            (8, Outcome { original: Some(8), ..undone }, "it undoes record 8"),
+            (8, Outcome { original: Some(0), ..undone }, "it undoes record 0"),
+        ];
+        for (position, outcome, words) in cases {
+            let mut verifier = Verifier::new(Ledger::new());
+            let [before, at] = [&records[..position - 1], &records[position - 1..position]];
+            (1..).zip(before).for_each(|(position, record)| verifier.take(position, record).unwrap());
+            let (decoded, right) = verifier.ledger.replay(position as u64, &at[0]).unwrap();
+            assert_ne!(outcome, right);
+            let problem = verifier.check(position as u64, &decoded, &outcome).expect_err(words);
+            assert!(problem.contains(words), "{problem}");
+        }
+    }
+
+    #[test]
     fn errors_of_the_journal_name_their_record() {
         let folder = Path::new("/nowhere");
         let damaged = |position| JournalError::Damaged { file: "durable".into(), offset: 0, position, cause: String::new() };

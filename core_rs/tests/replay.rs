@@ -321,9 +321,9 @@ fn forged(records: &[Vec<u8>]) -> tempfile::TempDir {
     let mut journal = Journal::open(folder.path(), &OPTIONS, &mut |_, _| Ok(())).expect("an empty journal");
     for batch in records.chunks(3) {
         journal.reserve(batch.iter().map(|record| record.len() + 2).sum()).expect("an empty disk");
-        batch.iter().for_each(|record| {
+        for record in batch {
             journal.append(record);
-        });
+        }
         journal.flush();
     }
     folder
@@ -345,7 +345,11 @@ fn request_of<'a>(command: &'a mut Command<'_>) -> &'a mut Request {
     }
 }
 
+/// What is forged, the record's index, its new content, and what verify says.
+type Forgery<'f> = (&'f str, usize, Vec<u8>, &'f str);
+
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn verify_names_the_first_record_that_breaks_a_rule() {
     let (_, records) = filled();
     let kind = |index: usize| decode(&records[index]).expect("a record").command.name();
@@ -356,15 +360,13 @@ fn verify_names_the_first_record_that_breaks_a_rule() {
     let sound = verify(forged(&records).path());
     assert!(sound.ok && sound.first_bad_record.is_none() && sound.records == records.len() as u64, "{sound:?}");
 
-    // What is forged | the record's index | its new content | what verify says.
-    type Forgery<'f> = (&'f str, usize, Vec<u8>, &'f str);
     let purchase_as = |change: &dyn Fn(&mut Request, &mut Outcome)| {
         rewritten(&records[purchase], |command, outcome| change(request_of(command), outcome))
     };
     let reversal_as = |change: &dyn Fn(&mut Request, &mut Outcome)| {
         rewritten(&records[reversal], |command, outcome| change(request_of(command), outcome))
     };
-    let day = |days: i32| move |date: Date| Date((i32::from(date.0) + days) as u16);
+    let day = |days: i16| move |date: Date| Date(date.0.checked_add_signed(days).expect("a day"));
     let moved = |identity: Identity, to: &dyn Fn(Date) -> Date| Identity::from_packed(identity.packed(), to(identity.date));
     let forgeries: Vec<Forgery<'_>> = vec![
         (
@@ -405,7 +407,7 @@ fn verify_names_the_first_record_that_breaks_a_rule() {
         (
             "a purchase of a day that is not kept",
             purchase,
-            purchase_as(&|request, _| request.identity = moved(request.identity, &day(-i32::from(IDENTITY_DAYS)))),
+            purchase_as(&|request, _| request.identity = moved(request.identity, &day(-IDENTITY_DAYS.cast_signed()))),
             "outside the days whose identities are kept",
         ),
         (
@@ -419,7 +421,7 @@ fn verify_names_the_first_record_that_breaks_a_rule() {
             reversal,
             rewritten(&records[reversal], |command, _| {
                 let Command::Reversal { original, .. } = command else { panic!("a reversal") };
-                *original = moved(*original, &day(-i32::from(IDENTITY_DAYS)));
+                *original = moved(*original, &day(-IDENTITY_DAYS.cast_signed()));
             }),
             "outside the days whose identities are kept",
         ),
