@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import getpass
 import logging
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,7 +199,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     config = configuration.load(options.config)
     report = Evidence(config.journal.folder, options.first, options.last, timezone=config.campus.timezone)
-    query = {"from": options.first, "to": options.last, "by": getpass.getuser()}
+    query = {"from": options.first, "to": options.last, "by": _machine_user()}
     live = _live(config)
     if live is not None:
         _ask(live, config, "POST", "/v1/audit", params=query)
@@ -209,6 +211,15 @@ def _audit(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _machine_user() -> str:
+    """Who calls, as a log may show it; a number where the machine has no name for them."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = str(os.getuid())
+    return re.sub(r"[^\w.@+-]", "_", name)[:64]
 
 
 def _reconcile(options: argparse.Namespace) -> int:

@@ -468,6 +468,30 @@ def others(value: object) -> list[object]:
     return [0, "", "1", False]
 
 
+def test_a_line_has_one_text(case: Case, tmp_path: Path) -> None:
+    """With a right seal: what one reader of JSON would take for another's is refused."""
+    texts = [canonical(line) for line in read(case.whole)[:-1]]
+    at = next(index for index, text in enumerate(texts) if '"kind":"merchant"' in text)
+    others = [
+        texts[at].replace('{"asked":true', '{"asked":false,"asked":true'),
+        texts[at].replace('"asked":true,', "").replace('"line":', '"asked":true,"line":'),
+        texts[at].replace(",", ", "),
+        texts[at].replace('"record"', '"rec\\u006frd"', 1),
+        texts[at] + " ",
+        f"[{texts[at]}]",
+        "NaN",
+        "[" * 5_000,
+    ]
+    file = tmp_path / "altered"
+    for other in others:
+        assert other != texts[at]
+        text = "".join(f"{line}\n" for line in [*texts[:at], other, *texts[at + 1 :]]).encode()
+        file.write_bytes(text + canonical({"line": "seal", "sha256": hashlib.sha256(text).hexdigest()}).encode() + b"\n")
+        found = is_found(file)
+        assert found.line == at + 1
+        assert "the line is not" in (found.problem or "")
+
+
 def put_at(lines: Lines, path: Path_, value: object) -> Lines:
     altered = copy.deepcopy(lines)
     place: Any = altered
