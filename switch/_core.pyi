@@ -151,7 +151,10 @@ class Evidence:
     Error handling: every call raises CoreError where an end is none, nothing lies between them, or the journal is damaged.
     """
 
-    def __new__(cls, journal: str | PathLike[str], first: str, last: str, *, timezone: str) -> Evidence: ...
+    def __new__(
+        cls, journal: str | PathLike[str], first: str, last: str, *, timezone: str, archive: str | PathLike[str] | None = None
+    ) -> Evidence:
+        """Segments that are not in the journal's folder are read from `archive`, if it is there."""
     @property
     def position(self) -> int:
         """The last record read."""
@@ -164,9 +167,10 @@ class Evidence:
 def journal_identity(journal: str | PathLike[str]) -> str:
     """Which journal a folder holds, 32 hex digits. Raises CoreError where it holds none."""
 
-def verify(journal: str | PathLike[str]) -> bytes:
-    """Check a journal that no switch has open: checksums, chain, outcomes, every account's bounds, the sum.
+def verify(journal: str | PathLike[str], *, archive: str | PathLike[str] | None = None) -> bytes:
+    """Check a journal that no switch has open: checksums, chain, outcomes, every account's bounds, the sum, the snapshots.
 
-    JSON: {"ok", "records", "state_digest", "sum", "last_timestamp"} and, where not ok, "problem" and, where it is about a record,
-    "first_bad_record".
+    Segments that are not in its folder are read from `archive`, if it is there; without them it begins at the oldest sound snapshot.
+    JSON: {"ok", "first_record", "records", "state_digest", "sum", "last_timestamp", "snapshots"} and, where not ok, "problem" and,
+    where it is about a record, "first_bad_record".
     """

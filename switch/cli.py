@@ -191,14 +191,15 @@ def _verify(options: argparse.Namespace) -> int:
     config = configuration.load(options.directory / configuration.CONFIG_NAME)
     if _locked(config):
         raise CommandFailed(f"a switch runs on {options.directory}; stop it first, or use switch reconcile while it runs.")
-    checked = verify(config.journal.folder)
+    checked = verify(config.journal.folder, archive=config.journal.archive)
     print(checked.decode())
     return 0 if msgspec.json.decode(checked)["ok"] else 1
 
 
 def _audit(options: argparse.Namespace) -> int:
     config = configuration.load(options.config)
-    report = Evidence(config.journal.folder, options.first, options.last, timezone=config.campus.timezone)
+    journal = config.journal
+    report = Evidence(journal.folder, options.first, options.last, timezone=config.campus.timezone, archive=journal.archive)
     query = {"from": options.first, "to": options.last, "by": _machine_user()}
     live = _live(config)
     if live is not None:

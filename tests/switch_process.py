@@ -391,7 +391,7 @@ class Switch:
 
     def verify(self) -> dict[str, Any]:
         """What `switch verify` says of the journal, with nothing running."""
-        checked: dict[str, Any] = json.loads(verify(self.journal))
+        checked: dict[str, Any] = json.loads(verify(self.journal, archive=self.folder / "archive"))
         return checked
 
     def command(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

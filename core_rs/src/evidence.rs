@@ -6,23 +6,26 @@
 //! record's bytes what they say in words. What comes from the ledger's books and not from the record itself stands apart,
 //! under `ledger`. Nothing is changed, and only what the durable mark covers is read, so it may run beside the switch.
 //!
-//! **How:** a ledger is replayed from the journal's beginning, because a record names its terminal by number. Lines are made
+//! **How:** a ledger is replayed from the journal's beginning, because a record names its terminal by number; where that was
+//! moved to an archive, it is read there, and where it was removed, from the oldest snapshot on. Lines are made
 //! one record at a time, so what is held is one batch, as the journal has it, and some lines. Keys are in alphabetical
 //! order, so a line's text is given by what it says, and a checker can ask for exactly that.
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
 use crate::calendar::{CampusCalendar, Date, Timestamp};
 use crate::card_number::CardNumber;
-use crate::journal::{DurableMark, RECORD_OVERHEAD_BYTES, Reader, Records};
+use crate::journal::{DurableMark, FolderStorage, RECORD_OVERHEAD_BYTES, Reader, Records, Storage};
 use crate::ledger::accounts::AccountId;
 use crate::ledger::command::{Decoded, decode};
 use crate::ledger::registry::TerminalId;
 use crate::ledger::{Command, Ledger, Outcome, PurseChoice, Request};
 use crate::session::KeySlot;
+use crate::snapshot;
 
 /// The report's format; another number where a checker of this one would misread it.
 pub const FORMAT: u32 = 1;
@@ -104,6 +107,8 @@ impl Asked {
 pub struct Evidence {
     reader: Reader,
     ledger: Ledger,
+    /// The record whose snapshot the ledger began with; 0: none.
+    began_after: u64,
     calendar: CampusCalendar,
     asked: Asked,
     durable: u64,
@@ -137,10 +142,19 @@ impl Evidence {
     ///
     /// # Errors
     /// A sentence, where an end is none, the journal cannot be read, or it does not reach so far.
-    pub fn open(folder: &Path, from: &str, to: &str, timezone: &str, now: Timestamp) -> Result<Self, String> {
+    pub fn open(
+        folder: &Path,
+        archive: Option<&Path>,
+        [from, to]: [&str; 2],
+        timezone: &str,
+        now: Timestamp,
+    ) -> Result<Self, String> {
         let asked = Asked::new(Bound::parse(from)?, Bound::parse(to)?)?;
         let calendar = CampusCalendar::new(timezone)?;
-        let reader = Reader::open(folder).map_err(|error| error.to_string())?;
+        let storage: Arc<dyn Storage> = Arc::new(FolderStorage::with_archive(folder, archive));
+        let begun = snapshot::begin_whole(&*storage).map_err(|error| error.to_string())?;
+        let bookmark = begun.snapshot.map(|snapshot| snapshot.bookmark);
+        let reader = Reader::open_on(storage, bookmark.as_ref()).map_err(|error| error.to_string())?;
         let durable = DurableMark::open(folder).and_then(|mark| mark.load(reader.identity())).map_err(|error| error.to_string())?;
         if let Asked::Positions(_, to) = asked
             && to > durable
@@ -149,7 +163,8 @@ impl Evidence {
         }
         Ok(Self {
             reader,
-            ledger: Ledger::new(),
+            began_after: begun.ledger.position(),
+            ledger: begun.ledger,
             calendar,
             asked,
             durable,
@@ -210,9 +225,20 @@ impl Evidence {
         if behind {
             return self.end(previous);
         }
+        let (_, rest) = batch.records().after(self.began_after).payload();
         self.batch.clear();
         self.batch.extend_from_slice(batch.payload());
-        self.taken = 0;
+        self.taken = self.batch.len() - rest.len();
+        let is_before = match self.asked {
+            Asked::Positions(from, _) => from <= self.began_after,
+            Asked::Days(from, _) => self.began_after > 0 && self.stage == Stage::Skipping && from <= today,
+        };
+        if is_before && self.began_after > 0 {
+            return Err(format!(
+                "the journal was shortened, and what is left of it can be read from record {} on; name the archive with what was taken away",
+                batch.last_position + 1
+            ));
+        }
         if !meets {
             return Ok(());
         }

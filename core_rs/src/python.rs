@@ -22,9 +22,10 @@ use crate::journal::{FolderStorage, Journal, Locked, Options, identity};
 use crate::ledger::{Ledger, Policy};
 use crate::mac::KeyEncryptionKey;
 use crate::reactor::{Bounds, Reactor, wall_clock};
-use crate::replica::{self, Replica};
+use crate::replica::Replica;
 use crate::show::{KINDS, show};
 use crate::snapshot::{self, Resumed};
+use crate::verification;
 
 /// Between two words on how far a start has come.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -333,9 +334,10 @@ impl PythonEvidence {
 #[pymethods]
 impl PythonEvidence {
     #[new]
-    #[pyo3(signature = (journal, first, last, *, timezone))]
-    fn new(py: Python<'_>, journal: PathBuf, first: &str, last: &str, timezone: &str) -> PyResult<Self> {
-        let evidence = py.detach(|| Evidence::open(&journal, first, last, timezone, wall_clock())).map_err(failed)?;
+    #[pyo3(signature = (journal, first, last, *, timezone, archive = None))]
+    fn new(py: Python<'_>, journal: PathBuf, first: &str, last: &str, timezone: &str, archive: Option<PathBuf>) -> PyResult<Self> {
+        let open = || Evidence::open(&journal, archive.as_deref(), [first, last], timezone, wall_clock());
+        let evidence = py.detach(open).map_err(failed)?;
         Ok(Self { evidence: std::sync::Mutex::new(evidence) })
     }
 
@@ -362,8 +364,9 @@ fn journal_identity(py: Python<'_>, journal: PathBuf) -> PyResult<String> {
 }
 
 #[pyfunction]
-fn verify(py: Python<'_>, journal: PathBuf) -> PyResult<Bound<'_, PyBytes>> {
-    let verification = py.detach(|| replica::verify(&journal));
+#[pyo3(signature = (journal, *, archive = None))]
+fn verify(py: Python<'_>, journal: PathBuf, archive: Option<PathBuf>) -> PyResult<Bound<'_, PyBytes>> {
+    let verification = py.detach(|| verification::verify(&journal, archive.as_deref()));
     json(py, &verification)
 }
 

@@ -1,4 +1,4 @@
-//! A second copy of the ledger, fed from the journal: the follower's, the verifier's, the reconciler's.
+//! A second copy of the ledger, fed from the journal: the follower's, the reconciler's.
 //!
 //! A replica reads the journal beside the running switch and applies every durable record as the switch did; a record whose
 //! outcome comes out differently stops it. Where it settles into PostgreSQL it gives, chunk by chunk, the rows that the
@@ -8,16 +8,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::Serialize;
-
-use crate::calendar::{Date, Timestamp};
+use crate::calendar::Date;
 use crate::card_number::CardNumber;
 use crate::copy::{CopyStream, Row};
-use crate::journal::{self, Bookmark, DurableMark, FolderStorage, Hash, Identity, JournalError, Reader, Records, Storage, inspect};
+use crate::journal::{self, Bookmark, DurableMark, FolderStorage, Hash, Identity, JournalError, Reader, Records, Storage};
 use crate::ledger::command::{Decoded, touched};
 use crate::ledger::{Command, Ledger, Outcome, Request};
 use crate::snapshot::{self, Loaded, load_newest};
-use crate::verification::{Verifier, first_bad_record};
 
 /// A ledger that follows a journal.
 pub struct Replica {
@@ -411,60 +408,5 @@ impl Rows {
         let rows = streams.iter().map(|(_, stream)| stream.rows()).sum();
         let tables = streams.into_iter().filter_map(|(name, stream)| stream.finish().map(|bytes| (name, bytes))).collect();
         Chunk { first, last: ledger.position(), business_dates: self.dates.into_iter().collect(), tables, rows, hash }
-    }
-}
-
-/// What checking a whole journal found.
-#[derive(Serialize, Debug)]
-pub struct Verification {
-    /// Whether every checksum, the chain, every outcome and the sum of all accounts are right.
-    pub ok: bool,
-    /// Records that are right, from the first on.
-    pub records: u64,
-    /// BLAKE3 over the state after them, hex; where not ok, over whatever was replayed.
-    pub state_digest: String,
-    /// Sum over all accounts in fen; zero.
-    pub sum: i64,
-    /// The moment of the last record, microseconds since 1970; 0 without one.
-    pub last_timestamp: Timestamp,
-    /// What is wrong, where, and what to do.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub problem: Option<String>,
-    /// The first record that is bad, or that cannot be trusted because its batch is damaged.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub first_bad_record: Option<u64>,
-}
-
-/// Checks a journal that no switch has open: every checksum, the chain, and all that [`Verifier`] looks at.
-#[must_use]
-pub fn verify(folder: &Path) -> Verification {
-    let storage: Arc<dyn Storage> = Arc::new(FolderStorage::new(folder));
-    let mut verifier = Verifier::new(Ledger::new());
-    let mut right = 0;
-    let mut broken = None;
-    let checked = inspect(&storage, &mut |position, record| match verifier.take(position, record) {
-        Ok(()) => {
-            right = position;
-            Ok(())
-        }
-        Err(fault) => {
-            broken = Some(fault.record);
-            Err(fault.problem)
-        }
-    });
-    let (problem, first_bad_record) = match (checked, verifier.sweep()) {
-        (Err(error), _) => (Some(error.to_string()), broken.or_else(|| first_bad_record(folder, &error))),
-        (Ok(_), Err(fault)) => (Some(format!("{}; stop using this journal", fault.problem)), Some(fault.record)),
-        (Ok(_), Ok(())) => (None, None),
-    };
-    let ledger = verifier.ledger();
-    Verification {
-        ok: problem.is_none(),
-        records: first_bad_record.map_or(right, |bad| right.min(bad - 1)),
-        state_digest: blake3::Hash::from_bytes(ledger.digest()).to_hex().to_string(),
-        sum: i64::try_from(ledger.accounts().sum()).unwrap_or(i64::MAX),
-        last_timestamp: verifier.last_timestamp(),
-        problem,
-        first_bad_record,
     }
 }

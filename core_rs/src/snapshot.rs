@@ -19,7 +19,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::journal::{
-    Access, Bookmark, File, Identity, Journal, JournalError, Locked, Options, Records, Replays, Start, Storage, identity,
+    Access, Bookmark, File, Identity, Journal, JournalError, Locked, Options, Records, Replays, Start, Storage, identity, is_whole,
     remove_segments,
 };
 use crate::ledger::Ledger;
@@ -194,15 +194,16 @@ impl FileBlocks {
         Ok(self.buffer[length] != [0; 4])
     }
 
-    /// After the last block: whether the foot is that of this image.
-    fn finish(mut self) -> Result<(), String> {
+    /// After the last block: the image's hash, if the foot has it.
+    fn finish(mut self) -> Result<[u8; 32], String> {
         let taken = self.take(FOOT_BYTES)?;
         let foot = &self.buffer[taken];
         let right = foot[..4] == [0; 4] && foot[4..12] == self.image_bytes.to_le_bytes();
-        if !right || foot[12..] != *self.hasher.finalize().as_bytes() || !self.ahead.is_empty() || self.offset != self.end {
+        let digest = *self.hasher.finalize().as_bytes();
+        if !right || foot[12..] != digest || !self.ahead.is_empty() || self.offset != self.end {
             return Err("the checksum of its state does not match".to_owned());
         }
-        Ok(())
+        Ok(digest)
     }
 }
 
@@ -240,13 +241,13 @@ fn open(storage: &dyn Storage, position: u64) -> Result<(Snapshot, FileBlocks), 
     Ok((snapshot, FileBlocks::new(file, end)))
 }
 
-/// Reads a snapshot through without taking up its state, and says whether it is sound.
-fn check(storage: &dyn Storage, position: u64) -> Result<Snapshot, String> {
+/// Reads a snapshot through, without taking up its state, and says whether it is sound, and its state's digest.
+fn check(storage: &dyn Storage, position: u64) -> Result<(Snapshot, [u8; 32]), String> {
     let (snapshot, mut blocks) = open(storage, position)?;
     while blocks.more()? {
         blocks.next()?;
     }
-    blocks.finish().map(|()| snapshot)
+    Ok((snapshot, blocks.finish()?))
 }
 
 fn load(storage: &dyn Storage, position: u64) -> Result<(Snapshot, Ledger), String> {
@@ -274,9 +275,14 @@ pub struct Loaded {
 /// # Errors
 /// Where the folder, or the journal in it, cannot be read.
 pub fn load_newest(storage: &dyn Storage, until: u64) -> Result<Loaded, JournalError> {
+    load_first(storage, found(storage)?.into_iter().filter(|&position| position <= until))
+}
+
+/// Loads the first of these that is a sound snapshot of this journal.
+fn load_first(storage: &dyn Storage, positions: impl Iterator<Item = u64>) -> Result<Loaded, JournalError> {
     let identity = identity(storage)?;
     let mut passed_over = Vec::new();
-    for position in found(storage)?.into_iter().filter(|&position| position <= until) {
+    for position in positions {
         let loaded = load(storage, position).and_then(|(snapshot, ledger)| {
             let own = snapshot.bookmark.identity == identity;
             if own { Ok((snapshot, ledger)) } else { Err("it belongs to another journal".to_owned()) }
@@ -287,6 +293,39 @@ pub fn load_newest(storage: &dyn Storage, until: u64) -> Result<Loaded, JournalE
         }
     }
     Ok(Loaded { ledger: Ledger::new(), snapshot: None, passed_over })
+}
+
+/// What as much as possible of a journal is replayed on: nothing where it is there from its first record on, else the oldest
+/// sound snapshot.
+///
+/// # Errors
+/// Where the folder, or the journal in it, cannot be read.
+pub fn begin_whole(storage: &dyn Storage) -> Result<Loaded, JournalError> {
+    let positions = if is_whole(storage)? { Vec::new() } else { found(storage)? };
+    load_first(storage, positions.into_iter().rev())
+}
+
+/// What a snapshot says of itself.
+pub struct Seal {
+    /// The record.
+    pub position: u64,
+    /// Its file, as operators know it.
+    pub file: String,
+    /// The digest of its state, or why it is not sound.
+    pub digest: Result<[u8; 32], String>,
+}
+
+/// Reads all snapshots through, oldest first.
+///
+/// # Errors
+/// Where the folder cannot be read.
+pub fn seals(storage: &dyn Storage) -> Result<Vec<Seal>, JournalError> {
+    let seal = |position| Seal {
+        position,
+        file: storage.place(&snapshot_name(position)),
+        digest: check(storage, position).map(|(_, digest)| digest),
+    };
+    Ok(found(storage)?.into_iter().rev().map(seal).collect())
 }
 
 fn found(storage: &dyn Storage) -> Result<Vec<u64>, JournalError> {
@@ -303,7 +342,7 @@ pub fn retire(storage: &dyn Storage, keep: &mut dyn FnMut(&str) -> io::Result<()
     let mut below = 0;
     if kept.len() >= KEPT {
         for &position in &kept[..KEPT] {
-            let checked = check(storage, position).map_err(|cause| fault(&storage.place(&snapshot_name(position)), cause))?;
+            let (checked, _) = check(storage, position).map_err(|cause| fault(&storage.place(&snapshot_name(position)), cause))?;
             below = checked.bookmark.segment;
         }
     }

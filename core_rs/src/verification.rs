@@ -11,14 +11,19 @@
 //! position that exists. A sweep comes when as many records have passed as there are things to look at, so it doubles the
 //! time of a check at most.
 
+use std::iter::Peekable;
 use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
 
 use crate::calendar::Timestamp;
-use crate::journal::{JournalError, Reader};
+use crate::journal::{FolderStorage, JournalError, PerRecord, Reader, Start, Storage, inspect_from};
 use crate::ledger::accounts::{AccountId, Movement, Owner};
 use crate::ledger::command::{Decoded, touched};
 use crate::ledger::registry::NONE;
 use crate::ledger::{Command, Ledger, Outcome, Response};
+use crate::snapshot::{self, Seal, Snapshot};
 
 /// Records between two sweeps, at least.
 const SWEEP_RECORDS_MIN: u64 = 65_536;
@@ -213,15 +218,137 @@ impl Verifier {
     }
 }
 
-/// The first record of the journal in `folder` that cannot be trusted after this error; `None` where it is about no record.
+/// What checking a whole journal found.
+#[derive(Serialize, Debug)]
+pub struct Verification {
+    /// Whether every checksum, the chain, every outcome, every account, every snapshot and the sum of all accounts are right.
+    pub ok: bool,
+    /// The first record that was checked: 1, or the one behind the snapshot from which a shortened journal goes on.
+    pub first_record: u64,
+    /// Records that are right, from record 1 on.
+    pub records: u64,
+    /// BLAKE3 over the state after them, hex; where not ok, over whatever was replayed.
+    pub state_digest: String,
+    /// Sum over all accounts in fen; zero.
+    pub sum: i64,
+    /// The moment of the last record, microseconds since 1970; 0 without one.
+    pub last_timestamp: Timestamp,
+    /// Snapshots that are the state of their record.
+    pub snapshots: u64,
+    /// What is wrong, where, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// The first record that is bad, or that cannot be trusted because its batch is damaged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_bad_record: Option<u64>,
+}
+
+/// Checks a journal that no switch has open: every checksum, the chain, all that [`Verifier`] looks at, and every snapshot
+/// against the state that the records lead to. Segments that were moved to `archive` are read there; without them it begins
+/// at the oldest snapshot that is sound.
 #[must_use]
-pub fn first_bad_record(folder: &Path, error: &JournalError) -> Option<u64> {
+pub fn verify(folder: &Path, archive: Option<&Path>) -> Verification {
+    let storage: Arc<dyn Storage> = Arc::new(FolderStorage::with_archive(folder, archive));
+    let begun = snapshot::begin_whole(&*storage);
+    let (ledger, start) = begun.as_ref().map_or((None, None), |loaded| (Some(&loaded.ledger), loaded.snapshot));
+    let first_record = ledger.map_or(1, |ledger| ledger.position() + 1);
+    let start = start.as_ref().map(Snapshot::start);
+    let loaded = begun.map(|loaded| loaded.ledger);
+    let (ledger, unreadable) = match loaded {
+        Ok(ledger) => (ledger, None),
+        Err(error) => (Ledger::new(), Some(error)),
+    };
+    let mut seals = snapshot::seals(&*storage).unwrap_or_default().into_iter().peekable();
+    let mut checking =
+        Checking { right: ledger.position(), verifier: Verifier::new(ledger), broken: None, snapshots: 0, unsound: None };
+    checking.compare(&mut seals);
+    let checked = match unreadable {
+        Some(error) => Err(error),
+        None => inspect_from(
+            &storage,
+            start.as_ref(),
+            &mut PerRecord(&mut |position, record| {
+                checking.take(position, record)?;
+                checking.compare(&mut seals);
+                Ok(())
+            }),
+        )
+        .map(drop),
+    };
+    let Checking { right, mut verifier, broken, snapshots, unsound } = checking;
+    let (problem, first_bad_record) = match (checked, verifier.sweep()) {
+        (Err(error), _) => (Some(error.to_string()), broken.or_else(|| first_bad_record(&storage, start.as_ref(), &error))),
+        (Ok(()), Err(fault)) => (Some(format!("{}; stop using this journal", fault.problem)), Some(fault.record)),
+        (Ok(()), Ok(())) => (unsound, None),
+    };
+    let ledger = verifier.ledger();
+    Verification {
+        ok: problem.is_none(),
+        first_record,
+        records: first_bad_record.map_or(right, |bad| right.min(bad - 1)),
+        state_digest: blake3::Hash::from_bytes(ledger.digest()).to_hex().to_string(),
+        sum: i64::try_from(ledger.accounts().sum()).unwrap_or(i64::MAX),
+        last_timestamp: verifier.last_timestamp(),
+        snapshots,
+        problem,
+        first_bad_record,
+    }
+}
+
+/// A check on its way.
+struct Checking {
+    verifier: Verifier,
+    /// The last record that was right.
+    right: u64,
+    /// The first one that was not.
+    broken: Option<u64>,
+    snapshots: u64,
+    /// What is wrong with the first snapshot that is not the state of its record.
+    unsound: Option<String>,
+}
+
+impl Checking {
+    fn take(&mut self, position: u64, record: &[u8]) -> Result<(), String> {
+        match self.verifier.take(position, record) {
+            Ok(()) => {
+                self.right = position;
+                Ok(())
+            }
+            Err(fault) => {
+                self.broken = Some(fault.record);
+                Err(fault.problem)
+            }
+        }
+    }
+
+    /// Holds the snapshots of records up to this one against the state. Those before the first record checked were not
+    /// sound: one that was would be where the check began.
+    fn compare(&mut self, seals: &mut Peekable<impl Iterator<Item = Seal>>) {
+        while let Some(seal) = seals.next_if(|seal| seal.position <= self.verifier.ledger().position()) {
+            let cause = match seal.digest {
+                Err(cause) => Some(cause),
+                Ok(digest) if seal.position == self.verifier.ledger().position() && digest == self.verifier.ledger().digest() => {
+                    None
+                }
+                Ok(_) => Some("it is not the state of its record".to_owned()),
+            };
+            self.snapshots += u64::from(cause.is_none());
+            if let Some(cause) = cause {
+                let unsound = || format!("the snapshot {} cannot be used: {cause}; delete it while no switch runs", seal.file);
+                self.unsound.get_or_insert_with(unsound);
+            }
+        }
+    }
+}
+
+/// The first record that cannot be trusted after this error; `None` where it is about no record.
+fn first_bad_record(storage: &Arc<dyn Storage>, start: Option<&Start>, error: &JournalError) -> Option<u64> {
     match error {
         JournalError::Rejected { position, .. } => Some(*position),
         JournalError::Lost { found, .. } => Some(found + 1),
         // A file as a whole: its records begin where those before it end.
         JournalError::Damaged { position: 0, file, .. } if file.ends_with(".segment") => {
-            let mut reader = Reader::open(folder).ok()?;
+            let mut reader = Reader::open_on(Arc::clone(storage), start.map(|start| &start.bookmark)).ok()?;
             while let Ok(Some(_)) = reader.next_batch(u64::MAX) {}
             Some(reader.position() + 1)
         }
@@ -402,13 +529,14 @@ mod tests {
 
     #[test]
     fn errors_of_the_journal_name_their_record() {
-        let folder = Path::new("/nowhere");
+        let nowhere: Arc<dyn Storage> = Arc::new(FolderStorage::new(Path::new("/nowhere")));
+        let first_bad_record = |error: &JournalError| first_bad_record(&nowhere, None, error);
         let damaged = |position| JournalError::Damaged { file: "durable".into(), offset: 0, position, cause: String::new() };
-        assert_eq!(first_bad_record(folder, &damaged(7)), Some(7));
-        assert_eq!(first_bad_record(folder, &damaged(0)), None);
+        assert_eq!(first_bad_record(&damaged(7)), Some(7));
+        assert_eq!(first_bad_record(&damaged(0)), None);
         let lost = JournalError::Lost { file: String::new(), offset: 0, found: 8, durable: 10 };
-        assert_eq!(first_bad_record(folder, &lost), Some(9));
-        assert_eq!(first_bad_record(folder, &JournalError::Rejected { position: 5, cause: String::new() }), Some(5));
-        assert_eq!(first_bad_record(folder, &JournalError::Missing { folder: String::new() }), None);
+        assert_eq!(first_bad_record(&lost), Some(9));
+        assert_eq!(first_bad_record(&JournalError::Rejected { position: 5, cause: String::new() }), Some(5));
+        assert_eq!(first_bad_record(&JournalError::Missing { folder: String::new() }), None);
     }
 }

@@ -17,8 +17,8 @@ use switch_core::journal::{Journal, Options};
 use switch_core::ledger::{Ledger, Response};
 use switch_core::limits::UNSENT_BYTES_MAX;
 use switch_core::reactor::{Bounds, Reactor, wall_clock};
-use switch_core::replica::verify;
 use switch_core::stats::Operation;
+use switch_core::verification::verify;
 
 const OPTIONS: Options = Options { segment_bytes: 1 << 20, batch_bytes_max: 1 << 18 };
 const BOUNDS: Bounds = Bounds { connections_max: 8, mac_failures_max: 5 };
@@ -410,7 +410,7 @@ fn draining_answers_what_has_come_and_takes_nothing_more() {
     let digest = switch.reactor.authorizer().ledger().digest();
     let Switch { reactor, folder } = switch;
     drop(reactor);
-    let found = verify(folder.path());
+    let found = verify(folder.path(), None);
     assert!(found.ok, "{found:?}");
     assert_eq!((found.state_digest, found.sum), (blake3::Hash::from_bytes(digest).to_hex().to_string(), 0));
     // The next start knows the session, the balances and what was decided.

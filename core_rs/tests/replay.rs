@@ -5,8 +5,8 @@ mod college;
 use std::path::Path;
 use std::sync::Arc;
 
-use college::AMOUNT_MAX;
 use college::world::{Step, World, replaying, step};
+use college::{AMOUNT_MAX, IDENTITY_DAYS};
 use proptest::prelude::*;
 use switch_core::calendar::Date;
 use switch_core::card_number::CardNumber;
@@ -17,8 +17,9 @@ use switch_core::ledger::command::{decode, encode};
 use switch_core::ledger::identities::{Content, Echo, Identity};
 use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
 use switch_core::ledger::{Command, Ledger, Movements, Outcome, Policy, PurseChoice, Request, Response};
-use switch_core::replica::{Replica, verify};
+use switch_core::replica::Replica;
 use switch_core::session::KeySlot;
+use switch_core::verification::verify;
 
 const IDENTITY: JournalIdentity = *b"a test's journal";
 const DISK_BYTES: u64 = 16 << 20;
@@ -197,7 +198,7 @@ proptest! {
         let digest = world.authorizer.ledger().digest();
         prop_assert_eq!(replica.ledger().digest(), digest);
         drop(world);
-        let found = verify(folder.path());
+        let found = verify(folder.path(), None);
         prop_assert!(found.ok && found.sum == 0, "{:?}", found);
         prop_assert_eq!(found.state_digest, blake3::Hash::from_bytes(digest).to_hex().to_string());
     }
@@ -357,7 +358,7 @@ fn verify_names_the_first_record_that_breaks_a_rule() {
     let (purchase, reversal, card, cutover) = (first("purchase"), first("reversal"), first("card"), first("cutover"));
     let next_day = (cutover + 1..records.len()).find(|&index| kind(index) == "cutover").expect("two days");
 
-    let sound = verify(forged(&records).path());
+    let sound = verify(forged(&records).path(), None);
     assert!(sound.ok && sound.first_bad_record.is_none() && sound.records == records.len() as u64, "{sound:?}");
 
     let purchase_as = |change: &dyn Fn(&mut Request, &mut Outcome)| {
@@ -474,7 +475,7 @@ fn verify_names_the_first_record_that_breaks_a_rule() {
         assert_ne!(&wrong[*index], record, "{what}: nothing was forged");
         wrong[*index].clone_from(record);
         let folder = forged(&wrong);
-        let found = verify(folder.path());
+        let found = verify(folder.path(), None);
         assert!(!found.ok, "{what}: not found");
         assert_eq!((found.first_bad_record, found.records), (Some(*index as u64 + 1), *index as u64), "{what}: {found:?}");
         assert!(found.problem.as_ref().is_some_and(|problem| problem.contains(words)), "{what}: {found:?}");
@@ -492,18 +493,18 @@ fn verify_names_the_first_record_that_cannot_be_trusted() {
     let mut damaged = content.clone();
     damaged[at] ^= 1;
     std::fs::write(&file, &damaged).expect("a file");
-    let found = verify(folder.path());
+    let found = verify(folder.path(), None);
     assert_eq!((found.ok, found.first_bad_record, found.records), (false, Some(4), 3), "{found:?}");
     // The end is gone although it was acknowledged.
     let last = content.windows(8).rposition(|bytes| bytes == b"SWJBATCH").expect("a batch") / BLOCK_BYTES * BLOCK_BYTES;
     let mut cut = content.clone();
     cut[last..].fill(0);
     std::fs::write(&file, &cut).expect("a file");
-    let found = verify(folder.path());
+    let found = verify(folder.path(), None);
     let kept = (records.len() as u64 - 1) / 3 * 3;
     assert_eq!((found.ok, found.first_bad_record, found.records), (false, Some(kept + 1), kept), "{found:?}");
     std::fs::write(&file, &content).expect("a file");
-    assert!(verify(folder.path()).ok);
+    assert!(verify(folder.path(), None).ok);
 }
 
 #[test]
@@ -518,7 +519,7 @@ fn verify_names_the_first_record_of_a_file_that_is_missing() {
     // After the hash, the head has the first position at byte 72.
     let first = u64::from_le_bytes(content[BLOCK_BYTES + 72..BLOCK_BYTES + 80].try_into().expect("eight bytes"));
     std::fs::remove_file(&second).expect("a file");
-    let found = verify(folder.path());
+    let found = verify(folder.path(), None);
     assert!(first > 1 && !found.ok, "{found:?}");
     assert_eq!(found.first_bad_record, Some(first), "{found:?}");
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use college::world::{Step, World, step};
 use college::{AMOUNT_MAX, college};
 use proptest::prelude::*;
+use switch_core::evidence::Evidence;
 use switch_core::journal::{
     BLOCK_BYTES, DurableMark, FolderStorage, Identity, Journal, JournalError, Locked, MemoryStorage, Options, Storage,
 };
@@ -16,6 +17,7 @@ use switch_core::ledger::Ledger;
 use switch_core::ledger::image::Blocks;
 use switch_core::replica::Replica;
 use switch_core::snapshot::{self, Resumed};
+use switch_core::verification::verify;
 
 const IDENTITY: Identity = *b"a test's journal";
 const DISK_BYTES: u64 = 16 << 20;
@@ -355,6 +357,86 @@ fn an_archive_with_another_file_of_that_name_stops_the_move() {
     let error = replica.retire(Some(&archive)).expect_err("two files of one name");
     assert!(error.contains("cannot archive") && error.contains("is another file"), "{error}");
     assert!(journal.join("00000001.segment").exists());
+}
+
+/// A folder whose journal was shortened, its archive, its last position and digest.
+fn shortened() -> (tempfile::TempDir, u64, [u8; 32]) {
+    let (storage, position, digest) = filled();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let journal = folder.path().join("journal");
+    std::fs::create_dir(&journal).expect("a folder");
+    laid_out(&storage, &journal);
+    let replica = Replica::open(&journal, u64::MAX).expect("a sound journal");
+    assert!(replica.retire(Some(&folder.path().join("archive"))).expect("a working disk") >= 1);
+    (folder, position, digest)
+}
+
+#[test]
+fn a_shortened_journal_is_verified_with_its_archive_or_from_the_oldest_snapshot_on() {
+    let (folder, position, digest) = shortened();
+    let (journal, archive) = (folder.path().join("journal"), folder.path().join("archive"));
+    let digest = blake3::Hash::from_bytes(digest).to_hex().to_string();
+    let whole = verify(&journal, Some(&archive));
+    assert!(whole.ok, "{whole:?}");
+    assert_eq!((whole.first_record, whole.records, whole.snapshots, &whole.state_digest), (1, position, 2, &digest));
+    let rest = verify(&journal, None);
+    assert!(rest.ok, "{rest:?}");
+    assert!(rest.first_record > 100, "{rest:?}");
+    assert_eq!((rest.records, rest.snapshots, &rest.state_digest), (position, 2, &digest));
+
+    // What was archived is still held to its checksums.
+    let segment = archive.join("00000001.segment");
+    let mut content = std::fs::read(&segment).expect("archived");
+    content[3 * BLOCK_BYTES + 300] ^= 1;
+    std::fs::write(&segment, content).expect("a file");
+    let damaged = verify(&journal, Some(&archive));
+    assert!(!damaged.ok && damaged.first_bad_record.is_some_and(|record| record < rest.first_record), "{damaged:?}");
+    assert!(damaged.problem.expect("not ok").contains("archive/00000001.segment"));
+}
+
+#[test]
+fn a_snapshot_that_is_not_the_state_of_its_record_is_found() {
+    let (folder, position, digest) = shortened();
+    let (journal, archive) = (folder.path().join("journal"), folder.path().join("archive"));
+    // Sound by itself, but of another history: one purchase fewer stands behind it.
+    let (other, ..) = filled();
+    let mut replica = Replica::open_on(shared(&other), u64::MAX).expect("a sound journal");
+    replica.advance(position).expect("durable");
+    replica.snapshot().expect("room");
+    let newest = format!("{position:012}.snapshot");
+    let mut content = other.content(&newest).expect("just written");
+    let names: Vec<_> = std::fs::read_dir(&journal).expect("a folder").map(|entry| entry.expect("a file").file_name()).collect();
+    let old =
+        names.iter().filter_map(|name| name.to_str()).filter(|name| name.contains(".snapshot")).max().expect("two").to_owned();
+    // The head and the image say the old one's record; the state is that of the newer one.
+    let of_old = std::fs::read(journal.join(&old)).expect("there");
+    assert_eq!(of_old.len() / 1000, content.len() / 1000);
+    content[..132].copy_from_slice(&of_old[..132]);
+    std::fs::write(journal.join(&old), content).expect("a file");
+    let found = verify(&journal, Some(&archive));
+    assert!(!found.ok && found.first_bad_record.is_none(), "{found:?}");
+    assert!(found.problem.as_ref().is_some_and(|problem| problem.contains("it is not the state of its record")), "{found:?}");
+    assert_eq!(found.state_digest, blake3::Hash::from_bytes(digest).to_hex().to_string(), "the journal is sound");
+}
+
+#[test]
+fn evidence_of_a_shortened_journal_is_read_from_the_archive_or_refused() {
+    let (folder, position, _) = shortened();
+    let (journal, archive) = (folder.path().join("journal"), folder.path().join("archive"));
+    let report = |archive: Option<&Path>, from: u64, to: u64| -> Result<Vec<u8>, String> {
+        let mut evidence = Evidence::open(&journal, archive, [&from.to_string(), &to.to_string()], "Asia/Shanghai", college::NOON)?;
+        let mut lines = Vec::new();
+        while let Some(more) = evidence.read()? {
+            lines.extend(more);
+        }
+        Ok(lines)
+    };
+    let whole = report(Some(&archive), 1, position).expect("all of it is there");
+    assert!(whole.windows(13).filter(|bytes| bytes == b"\"line\":\"recor").count() as u64 == position);
+    let late = report(Some(&archive), position - 1, position).expect("there");
+    assert_eq!(report(None, position - 1, position).expect("behind the snapshot"), late, "the same from a snapshot on");
+    let refused = report(None, 1, position).expect_err("the beginning was taken away");
+    assert!(refused.contains("name the archive"), "{refused}");
 }
 
 // --- images ---

@@ -57,13 +57,13 @@ pub use format::{BLOCK_BYTES, Hash, Identity, RECORD_OVERHEAD_BYTES, Records, SE
 pub use mark::DurableMark;
 pub use memory::MemoryStorage;
 pub use reader::{Batch, Reader};
-pub use recovery::{Each, Inspection, Replays, Start, inspect, inspect_from};
+pub use recovery::{Each, Inspection, PerRecord, Replays, Start, inspect, inspect_from};
 pub use retention::{archive, remove_segments};
 pub use segment::Bookmark;
 pub use storage::{Access, File, FolderStorage, NewFile, Storage};
 
 use prepare::Preparer;
-use recovery::{PerRecord, Recovered};
+use recovery::Recovered;
 use segment::{BLOCK, Segment, UNFINISHED, segment_number};
 use writer::{BatchWriter, Done, FillingBatch, Job, WriterThread, end_process};
 
@@ -511,6 +511,14 @@ impl Driven {
         }
         Ok(())
     }
+}
+
+/// Whether a journal's segments are there from the first one on.
+///
+/// # Errors
+/// [`JournalError::Missing`] or [`JournalError::Io`].
+pub fn is_whole(storage: &dyn Storage) -> Result<bool, JournalError> {
+    Ok(recovery::numbers(storage)?.first().is_none_or(|first| *first == 1))
 }
 
 /// Which journal a folder holds, by the first segment that is there.

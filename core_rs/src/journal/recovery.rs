@@ -53,7 +53,7 @@ pub trait Replays {
 }
 
 /// One record at a time.
-pub(super) struct PerRecord<'a, 'b>(pub(super) &'a mut Each<'b>);
+pub struct PerRecord<'a, 'b>(pub &'a mut Each<'b>);
 
 impl Replays for PerRecord<'_, '_> {
     fn replay(&mut self, mut records: Records<'_>) -> Result<(), JournalError> {

@@ -10,6 +10,7 @@
 //! convert it first.
 
 use std::any::Any;
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -133,6 +134,8 @@ pub trait Storage: Send + Sync {
 /// A folder of the file system.
 pub struct FolderStorage {
     folder: PathBuf,
+    /// Where files are read that are not in the folder.
+    archive: Option<PathBuf>,
     direct: AtomicBool,
 }
 
@@ -140,7 +143,23 @@ impl FolderStorage {
     /// The storage in an existing folder, for reading. Writers call [`Self::probe`] first.
     #[must_use]
     pub fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), direct: AtomicBool::new(true) }
+        Self { folder: folder.to_owned(), archive: None, direct: AtomicBool::new(true) }
+    }
+
+    /// The storage in a folder, for reading, together with what was moved from it to an archive, if that is there.
+    #[must_use]
+    pub fn with_archive(folder: &Path, archive: Option<&Path>) -> Self {
+        let archive = archive.filter(|archive| archive.is_dir()).map(Path::to_owned);
+        Self { archive, ..Self::new(folder) }
+    }
+
+    /// Where a file is.
+    fn path(&self, name: &str) -> PathBuf {
+        let path = self.folder.join(name);
+        match &self.archive {
+            Some(archive) if !path.exists() && archive.join(name).exists() => archive.join(name),
+            _ => path,
+        }
     }
 
     /// The same without direct I/O, as if the file system did not take it.
@@ -208,7 +227,7 @@ impl FolderStorage {
 
 impl Storage for FolderStorage {
     fn place(&self, name: &str) -> String {
-        if name.is_empty() { self.folder.display().to_string() } else { self.folder.join(name).display().to_string() }
+        if name.is_empty() { self.folder.display().to_string() } else { self.path(name).display().to_string() }
     }
 
     fn mode(&self) -> &'static str {
@@ -225,10 +244,14 @@ impl Storage for FolderStorage {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        // A name that is not UTF-8 is none of ours.
-        fs::read_dir(&self.folder)?
-            .filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose())
-            .collect()
+        // A name that is not UTF-8 is none of ours; one that is in both places is one file, whose move was interrupted.
+        let mut names = BTreeSet::new();
+        for folder in [Some(&self.folder), self.archive.as_ref()].into_iter().flatten() {
+            for entry in fs::read_dir(folder)? {
+                names.extend(entry?.file_name().into_string());
+            }
+        }
+        Ok(names.into_iter().collect())
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<()> {
@@ -253,7 +276,7 @@ impl Storage for FolderStorage {
     }
 
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
-        let path = self.folder.join(name);
+        let path = self.path(name);
         let mut options = OpenOptions::new();
         options.read(true).write(matches!(access, Access::Durable | Access::Cached));
         if matches!(access, Access::Cached | Access::CachedRead) {
