@@ -122,8 +122,15 @@ async def connection(switch: Switch) -> AsyncIterator[Connection]:
         yield connection
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, metavar="N", help="what random tests begin with, to see one of them again")
+    parser.addoption("--chaos-rounds", type=int, default=20, metavar="N", help="kills in tests/test_chaos_kill.py (20)")
+    parser.addoption("--chaos-wide", action="store_true", help="more faults in tests/test_chaos_*.py than an ordinary run has time for")
+
+
 @pytest.fixture
-def chance() -> random.Random:
-    seed = random.randrange(2**32)  # noqa: S311 - no secret
+def chance(pytestconfig: pytest.Config) -> random.Random:
+    chosen: int | None = pytestconfig.getoption("seed")
+    seed = random.randrange(2**32) if chosen is None else chosen  # noqa: S311 - no secret
     print(f"seed {seed}")  # noqa: T201 - shown where the test fails
     return random.Random(seed)  # noqa: S311

@@ -329,17 +329,26 @@ class Switch:
 
     # The process. These block; from trio by `in_thread`.
 
-    def start(self) -> None:
+    def start(self, *before: str) -> None:
         """Begin, and wait for the ready line."""
+        self.spawn(*before)
+        assert self.until_ready(), f"the switch ended with code {self.ended()}:\n{self.log}"
+
+    def spawn(self, *before: str) -> None:
+        """Begin, without a wait. `before` is put in front of the command; the process must stay its own."""
         assert self.process is None
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [PROGRAM, "serve", "--config", self.file],
+                [*before, PROGRAM, "serve", "--config", self.file],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONWARNINGS": "error"},
             )
+
+    def until_ready(self) -> bool:
+        """Wait for the ready line. False: it has ended instead."""
+        assert self.process is not None
         assert self.process.stdout is not None
         line = b""
         with selectors.DefaultSelector() as selector:
@@ -347,27 +356,30 @@ class Switch:
             while not line.endswith(b"\n"):
                 assert selector.select(DEADLINE_SECONDS), f"no ready line within {DEADLINE_SECONDS} seconds:\n{self.log}"
                 data = os.read(self.process.stdout.fileno(), 4096)
-                assert data, f"the switch ended with code {self.process.wait()}:\n{self.log}"
+                if not data:
+                    return False
                 line += data
         self.ready = json.loads(line)
         assert self.ready["ready"] is True
+        return True
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end, and see that it does so with exit code 0."""
         self.signal(number)
-        code = self._wait()
+        code = self.ended()
         assert code == 0, f"ended with code {code}:\n{self.log}"
 
     def kill(self) -> None:
         """End it as a power cut would."""
         self.signal(signal.SIGKILL)
-        assert self._wait() == -signal.SIGKILL
+        assert self.ended() == -signal.SIGKILL
 
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def _wait(self) -> int:
+    def ended(self) -> int:
+        """Wait for its end, and give its exit code, negative for a signal."""
         assert self.process is not None
         assert self.process.stdout is not None
         try:
