@@ -309,6 +309,9 @@ class Follower:
     async def _next_chunk(self) -> Chunk | None:
         """The chunk to commit next, which stays at the head of the queue; None: all that is durable is settled."""
         if not self._chunks:
+            await self._encoded()
+        if not self._chunks:
+            # What was begun while the last chunk committed knows nothing of the records that became durable since.
             self._encode()
             await self._encoded()
         return self._chunks[0] if self._chunks else None

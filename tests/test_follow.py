@@ -134,6 +134,35 @@ def test_a_stop_leaves_postgresql_at_the_last_durable_record(database_url: str, 
     run_asyncio(run())
 
 
+def test_a_stop_brings_what_became_durable_during_the_last_commit(
+    database_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = Settlement.commit
+    followers: list[Follower] = []
+
+    async def commit_while_more_comes(self: Settlement, identity: str, chunk: Chunk) -> None:
+        await commit(self, identity, chunk)
+        (follower,) = followers
+        if chunk.last == 300:
+            # The look for the next chunk has found nothing, and is over.
+            assert follower._encoding is not None
+            await asyncio.wait([follower._encoding])
+            Replica.make_durable(journal, 600)
+            follower.stop(catch_up=True)
+
+    async def run() -> None:
+        Replica.make_durable(journal, 300)
+        watched = Watched(database_url, journal)
+        followers.append(watched.follower)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await watched.follower.run()
+        assert watched.seen[-1].settled == 600
+        await assert_settled(database_url, 600)
+
+    monkeypatch.setattr(Settlement, "commit", commit_while_more_comes)
+    run_asyncio(run())
+
+
 def test_killed_connections_lose_and_double_nothing(database_url: str, journal: Path, chance: random.Random) -> None:
     async def run() -> None:
         async with following(database_url, journal) as watched:
