@@ -176,10 +176,8 @@ class Campus:
         for till in self.tills:
             till.terminal.close()
 
-    async def goes_on(self, sales: int = 50) -> float:
-        """Wait until so many more are sold; the longest that one took, in seconds."""
-        for till in self.tills:
-            till.seconds_max = 0.0
+    async def goes_on(self, sales: int = 50) -> None:
+        """Wait until so many more are approved."""
         wanted = self.tally.approved + sales
 
         async def sold() -> int:
@@ -187,6 +185,14 @@ class Campus:
             return self.tally.approved
 
         await until(sold, lambda sold: sold >= wanted)
+
+    def forget_seconds(self) -> None:
+        """Begin anew to look for the longest sale."""
+        for till in self.tills:
+            till.seconds_max = 0.0
+
+    def seconds_max(self) -> float:
+        """How long the longest sale took that has ended since."""
         return max(till.seconds_max for till in self.tills)
 
     async def settled(self) -> None:
@@ -208,7 +214,7 @@ class Campus:
         return checked
 
     async def verdict(self) -> dict[str, Any]:
-        """With the switch ended by order: terminals' books, journal and PostgreSQL agree, and nothing is there twice."""
+        """With the switch at rest (ended by order, or nobody asks): books, journal and PostgreSQL agree, and nothing is there twice."""
         checked = self.sound()
         spent = {key: self._spent(key) for key in KEYS}
         replica = Replica(self.switch.journal)
