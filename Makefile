@@ -1,16 +1,17 @@
 # make demo   a college at lunch, on this machine      make test    every check and test there is
 # make build  the environment and the extension        make lint    the static checks alone
 # make bench  figures of this machine                  make clean   takes away all that these make
+# make chaos  the real process killed ROUNDS=200 times and failed at every system call of its journal; SEED=n repeats one
 #
 # Each target sets up what it needs inside .venv and does again only what has changed. Needed beforehand:
-# Python 3.11 or later, a Rust toolchain and a C linker; what is missing is named before anything is begun.
+# Python 3.11 or later, a Rust toolchain and a C linker, for tests strace; what is missing is named before anything is begun.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo test lint bench clean
+.PHONY: build demo test test-programs chaos lint bench clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -35,9 +36,23 @@ build: $(STAMPS)/extension
 demo: build
 	@switch demo
 
-test: lint
+test: test-programs lint
 	cargo test --workspace --locked
 	python -m pytest
+
+ROUNDS ?= 200
+SEED ?=
+
+chaos: test-programs build
+	python -m pytest -s tests/test_chaos_*.py --chaos-wide --chaos-rounds=$(ROUNDS) $(if $(SEED),--seed=$(SEED))
+
+# strace stands between tests and the disk. A sandbox may forbid one process to trace another, even its own.
+test-programs:
+	@command -v strace >/dev/null || { \
+		echo "make: strace is missing, by which tests make the disk fail; install it (Debian, Ubuntu: apt install strace)." >&2; exit 1; }
+	@refused=$$(strace -o /dev/null true 2>&1) || { \
+		echo "make: strace may not trace here ($$refused); allow ptrace (in a container: --cap-add SYS_PTRACE), tests make the disk fail by it." >&2; \
+		exit 1; }
 
 lint: build
 	@cargo clippy --version >/dev/null 2>&1 && cargo fmt --version >/dev/null 2>&1 || { \
