@@ -56,7 +56,7 @@ class Core:
     def tick(self) -> None:
         """Once a second: the business date, and peers that began a frame and never ended it."""
     def drain(self) -> bool:
-        """Read what has arrived, take nothing more, answer. To be called until True: all is durable and sent."""
+        """Read what has arrived, take nothing more, answer. To be called until True: all is durable and taken."""
     def import_csv(self, name: str, content: bytes) -> bytes:
         """Import a file of merchants, terminals or cards: all of it or, with CoreError naming line and field, nothing.
 

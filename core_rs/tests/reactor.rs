@@ -7,6 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use college::{Answer, Draft, Terminal, card, nonces, settings, unframed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -75,9 +76,12 @@ impl Switch {
     }
 
     fn drain(&mut self) {
+        let end = Instant::now() + Duration::try_from(PATIENCE).expect("a positive time");
         while !self.reactor.drain() {
+            assert!(Instant::now() < end, "draining does not end");
+            // A peer's acknowledgement of the last reply is no event.
             let mut descriptors = [PollFd::from_borrowed_fd(self.reactor.descriptor(), PollFlags::IN)];
-            assert_eq!(poll(&mut descriptors, Some(&PATIENCE)), Ok(1), "draining waits for nothing");
+            poll(&mut descriptors, Some(&Timespec { tv_sec: 0, tv_nsec: 1_000_000 })).expect("an epoll set");
         }
     }
 
@@ -438,6 +442,42 @@ fn draining_still_answers_a_peer_that_is_to_be_closed() {
     switch.drain();
     assert_eq!(switch.answer(&mut peer).code(), "00");
     assert!(switch.ends(&mut peer));
+}
+
+/// The receive buffer of a peer that is slow is the system's: what it has no room for stays with the switch's own.
+#[test]
+fn draining_ends_when_every_peer_has_its_answers() {
+    let mut switch = Switch::new(BOUNDS);
+    let mut peer = switch.connect();
+    let till = switch.till(&mut peer);
+    peer.set_nonblocking(false).expect("a socket");
+    rustix::net::sockopt::set_socket_recv_buffer_size(&peer, 4096).expect("a socket");
+    let position = switch.reactor.authorizer().log().position();
+    for stan in 10..1010 {
+        peer.write_all(&switch.request(&till, till.purchase(stan, "1003", 1))).expect("an open connection");
+        switch.reactor.wave(0);
+    }
+    switch.serve_until(|reactor| reactor.authorizer().log().position() == position + 1000);
+    switch.serve_until(|reactor| reactor.authorizer().log().durable() == position + 1000);
+    assert!(!switch.reactor.drain(), "much of it is on its way");
+    // It goes on asking, and nobody reads that any more.
+    peer.write_all(&switch.request(&till, till.purchase(2000, "1003", 1))).expect("an open connection");
+    let reader = std::thread::spawn(move || {
+        let mut answers = Vec::new();
+        let end = peer.read_to_end(&mut answers);
+        assert!(end.is_ok() || end.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+        answers
+    });
+    switch.drain();
+    drop(switch);
+    let answers = reader.join().expect("a reader");
+    let mut rest = answers.as_slice();
+    let mut count = 0;
+    while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+        rest = behind.get(usize::from(u16::from_be_bytes(*length))..).expect("a whole frame");
+        count += 1;
+    }
+    assert_eq!(count, 1000);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use rustix::event::epoll;
+use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::sockopt;
 
 use super::Reactor;
@@ -26,6 +27,15 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn is_done(&self) -> bool {
         self.doomed.is_some() && self.waiting == 0 && self.unsent.is_empty()
+    }
+
+    /// Whether the peer's side has acknowledged every reply. What the system still holds for it is lost with the connection if
+    /// requests that nobody reads any more have come in: the system then ends the connection by a reset.
+    pub(super) fn has_its_replies(&self) -> bool {
+        // SAFETY: TIOCOUTQ (which SIOCOUTQ of tcp(7) is another name for) writes one `int`.
+        let unacknowledged = unsafe { ioctl(&self.socket, Getter::<{ libc::TIOCOUTQ as Opcode }, libc::c_int>::new()) };
+        // A socket that cannot say has nothing that could still arrive.
+        self.unsent.is_empty() && unacknowledged.unwrap_or(0) == 0
     }
 }
 

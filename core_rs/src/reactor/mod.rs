@@ -496,7 +496,8 @@ impl Reactor {
         self.close_doomed();
     }
 
-    /// Ends the service: reads what has arrived, takes nothing more, and answers. `true` once everything is durable and sent.
+    /// Ends the service: reads what has arrived, takes nothing more, and answers. `true` once everything is durable and every
+    /// peer has its answers.
     pub fn drain(&mut self) -> bool {
         if !self.draining {
             let now = self.monotonic();
@@ -519,7 +520,7 @@ impl Reactor {
         let mut done =
             journal.durable() == journal.position() && self.waiting.entries.is_empty() && self.filling.entries.is_empty();
         for connection in self.slots.iter().filter_map(|slot| slot.connection.as_ref()) {
-            done &= connection.unsent.is_empty();
+            done &= connection.has_its_replies();
         }
         if done {
             for connection in self.slots.iter().filter_map(|slot| slot.connection.as_ref()) {
