@@ -47,12 +47,14 @@ class Door:
         self._who = f"{parts.username}@127.0.0.1", parts.path
         self._trap: Trap | None = None
         self._passing: set[trio.CancelScope] = set()
+        self._serving = trio.CancelScope()
         self.url = ""
         """Its address, once it serves."""
 
     async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
+        """Serve until cancelled or shut."""
         async with trio.open_nursery() as nursery:
+            self._serving = nursery.cancel_scope
             listeners: list[trio.SocketListener] = await nursery.start(partial(trio.serve_tcp, self._pass, 0, host="127.0.0.1"))
             host, path = self._who
             self.url = f"postgresql://{host}:{listeners[0].socket.getsockname()[1]}{path}?sslmode=disable"
@@ -62,6 +64,10 @@ class Door:
         """Set a trap; there is one at a time."""
         self._trap = Trap(steps, answered)
         return self._trap
+
+    def shut(self) -> None:
+        """Cut every connection, and take no more."""
+        self._serving.cancel()
 
     def cut(self) -> None:
         """Cut every connection."""
