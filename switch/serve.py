@@ -91,21 +91,29 @@ class Settling:
         self._config = config
         self._progress = Progress()
         self._follower: trio.Process | None = None
+        self._address = ""
+        self._up = trio.Event()
         self._ending = trio.Event()
 
     def progress(self) -> Progress:
         """What the follower said last."""
         return self._progress
 
+    async def shown_address(self) -> str:
+        """Wait until the database is up, and give its address without a password."""
+        await self._up.wait()
+        return _without_password(self._address)
+
     async def run(self, *, task_status: trio.TaskStatus[str | None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run both until cancelled. Says the database's address once it is up, or None when the first try failed."""
         async with trio.open_nursery() as nursery:
             if self._config.database.embedded:
-                address = await self._start_postgres(nursery, task_status)
+                self._address = await self._start_postgres(nursery, task_status)
             else:
-                address = str(self._config.database.url)  # JSON's encoder wants a plain one
-            task_status.started(_without_password(address))
-            await self._follow(address)
+                self._address = str(self._config.database.url)  # JSON's encoder wants a plain one
+                task_status.started(_without_password(self._address))
+            self._up.set()
+            await self._follow(self._address)
 
     async def _start_postgres(self, nursery: trio.Nursery, task_status: trio.TaskStatus[str | None]) -> str:
         pause, pause_max = FOLLOWER_PAUSE_SECONDS
@@ -117,10 +125,12 @@ class Settling:
                 log.error("%s Terminals are served; the database is tried again.", error)  # noqa: TRY400 - the sentence says it all
                 self._progress = Progress(error=str(error))
                 task_status.started(None)
+                # It is said once: the try that succeeds has nobody to tell any more.
                 task_status = trio.TASK_STATUS_IGNORED
                 await trio.sleep(pause)
                 pause = min(2 * pause, pause_max)
             else:
+                task_status.started(_without_password(address))
                 return address
 
     async def _follow(self, address: str) -> None:
@@ -243,8 +253,8 @@ async def run(config: Config, announce: Callable[[str], None]) -> None:
                     foreground.start_soon(_cancel_on, stopping, starting)
                     database = await background.start(settling.run)
                     runtime = Runtime(pid=os.getpid(), terminals=terminals_address, admin=admin_address, database=database or "")
-                    if not _tell(runtime, config.runtime_file):
-                        foreground.start_soon(_tell_later, runtime, config.runtime_file)
+                    written = _tell(runtime, config.runtime_file)
+                    foreground.start_soon(_keep_telling, runtime, config.runtime_file, settling, written)
                     ready = {"ready": True, "terminals": terminals_address, "admin": admin_address, "database": database}
                     announce(json.dumps(ready))
                     await stopping.wait()
@@ -284,8 +294,15 @@ def _tell(runtime: Runtime, file: Path) -> bool:
     return True
 
 
-async def _tell_later(runtime: Runtime, file: Path) -> None:
-    written = False
+async def _keep_telling(runtime: Runtime, file: Path, settling: Settling, written: bool) -> None:
+    """Write it at last where it could not be written, and again when a database that was not up is."""
+    await _tell_later(runtime, file, written)
+    if not runtime.database:
+        runtime = msgspec.structs.replace(runtime, database=await settling.shown_address())
+        await _tell_later(runtime, file, _tell(runtime, file))
+
+
+async def _tell_later(runtime: Runtime, file: Path, written: bool) -> None:
     while not written:
         await trio.sleep(RUNTIME_PAUSE_SECONDS)
         written = _tell(runtime, file)

@@ -156,3 +156,24 @@ async def test_the_end_brings_postgresql_to_the_last_record(make_switch: Callabl
     found = report_of(completed)
     assert found["ok"] is False
     assert any(CANTEEN in difference for difference in found["differences"])
+
+
+async def test_a_database_that_comes_up_after_all_is_settled_into(make_switch: Callable[..., Switch]) -> None:
+    switch = make_switch(database="embedded")
+    obstacle = switch.folder / "database"
+    obstacle.rmdir()
+    obstacle.write_text("in the way, as a full disk or another server would be")
+    await in_thread(switch.start)
+    assert switch.ready["database"] is None
+    await switch.enter(MERCHANTS)
+    device, card = await switch.device(), await switch.card()
+    async with switch.connect() as connection:
+        await device.sign_on(connection)
+        assert (await device.ask(connection, device.purchase(card, 1))).code == "00"
+        obstacle.unlink()
+        await settled(switch, (await switch.metrics()).value("switch_journal_position"))
+        assert (await device.ask(connection, device.purchase(card, 1))).code == "00"
+    await settled(switch, (await switch.metrics()).value("switch_journal_position"))
+    # Commands reach it, too.
+    reconciled = report_of(await in_thread(lambda: switch.command("reconcile", "--config", switch.file)))
+    assert (reconciled["ok"], reconciled["transactions"]) == (True, 3)
