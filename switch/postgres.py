@@ -371,7 +371,7 @@ class EmbeddedPostgres:
                 with trio.move_on_after(seconds):
                     while left := set(self._processes()):
                         await _gone(left.pop())
-        else:
+        if set(self._processes()):
             raise PostgresError(f"processes of an earlier embedded database in {self._folder} cannot be ended; restart the machine.")
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
 

@@ -312,6 +312,21 @@ async def test_a_frozen_server_is_stopped_the_hard_way(tmp_path: Path, monkeypat
     await postgres.stop()
 
 
+async def test_what_a_killed_server_left_frozen_is_ended_by_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUIT_SECONDS", 0.2)
+    postgres = EmbeddedPostgres(tmp_path / "database", stop_seconds=0.05)
+    await postgres.start()
+    left = set(postgres._processes()) - {pid_of(postgres)}
+    for pid in left:
+        os.kill(pid, signal.SIGSTOP)
+    os.kill(pid_of(postgres), signal.SIGKILL)
+    await postgres.stop()
+    assert all(map(there_is, left))
+    await postgres.start()
+    assert not any(map(there_is, left))
+    await postgres.stop()
+
+
 async def test_each_test_gets_an_empty_database(database_url: str) -> None:
     await do(database_url, "CREATE TABLE mine (number int)")
     assert await query(database_url, "SELECT count(*) FROM mine") == [(0,)]
