@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 import trio
 
-from switch import gateway, postgres, serve
+from switch import gateway, serve
 from switch.dialect import FrameBuffer, encode, frame
 from tests.postgres_door import Door
 from tests.switch_process import DEADLINE_SECONDS, MERCHANTS, Answer, Connection, Device, Fields, Switch, in_thread, report_of, until
@@ -29,9 +29,6 @@ MACHINE_SECONDS: Final = 3.0
 
 END_SECONDS_MAX: Final = gateway.DRAIN_SECONDS + serve.FOLLOWER_STOP_SECONDS + MACHINE_SECONDS
 """With a PostgreSQL of the site's own: first the answers, then the follower."""
-
-END_SECONDS_MAX_EMBEDDED: Final = END_SECONDS_MAX + 30.0 + 2 * postgres.QUIT_SECONDS
-"""With the embedded one, which is told three times, each time more firmly."""
 
 
 class Caller:

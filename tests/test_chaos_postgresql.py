@@ -7,6 +7,7 @@ import contextlib
 import os
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 import pytest
 import trio
 
+from switch import gateway, postgres, serve
 from tests.chaos import Campus
 from tests.conftest import fetch, run_asyncio
 from tests.switch_process import Switch, in_thread, report_of, until, until_gone
@@ -22,6 +24,15 @@ SALE_SECONDS_MAX: Final = 2.0
 """For one sale, whatever PostgreSQL is at: a fifth of a terminal's patience, and far above what a busy machine adds."""
 
 FROZEN_SECONDS: Final = 2.0
+
+SERVED_SECONDS_MAX: Final = 10.0
+"""From the command to fifty purchases more, with little to replay."""
+
+STOP_SECONDS: Final = 30.0
+"""`EmbeddedPostgres.stop_seconds`: for the first and most polite of three ways to end it."""
+
+END_SECONDS_MAX: Final = gateway.DRAIN_SECONDS + serve.FOLLOWER_STOP_SECONDS + STOP_SECONDS + 2 * postgres.QUIT_SECONDS + 3.0
+"""Of a switch that is told to end: answers, the follower, the database; the rest is the interpreter's and the machine's."""
 
 
 def processes(switch: Switch) -> list[int]:
@@ -153,3 +164,32 @@ async def test_nobody_waits_for_it(campus: Campus) -> None:
     await in_thread(campus.switch.stop)
     reconciled = report_of(await in_thread(lambda: campus.switch.command("reconcile", "--config", campus.switch.file)))
     assert (reconciled["ok"], reconciled["position"]) == (True, campus.sound()["records"])
+
+
+async def test_it_is_frozen_when_the_switch_ends(campus: Campus, pytestconfig: pytest.Config) -> None:
+    """Terminals are served again at once, and the database by and by. One that stays frozen is ended the hard way, which takes most of a
+    minute each time: the ordinary run lets it go on when terminals are served, and does not wait for the switch's own end of it.
+    """
+    switch = campus.switch
+    wide: bool = pytestconfig.getoption("chaos_wide")
+    for end in (switch.kill, switch.stop) if wide else (switch.kill,):
+        async with campus.open_tills():
+            await campus.goes_on()
+            pids = await in_thread(lambda: processes(switch))
+            tell(pids, signal.SIGSTOP)
+            await campus.goes_on()
+            began = time.monotonic()
+            await in_thread(end)
+            ended = time.monotonic()
+            assert ended - began < END_SECONDS_MAX
+            await in_thread(campus.sound)
+            switch.spawn()
+            served = time.monotonic()
+            await campus.goes_on()
+            seconds = time.monotonic() - served
+            print(f"ended within {ended - began:.1f} seconds, terminals served {seconds:.1f} seconds after the next start")  # noqa: T201
+            assert seconds < SERVED_SECONDS_MAX
+            tell([] if wide else pids, signal.SIGCONT)
+            assert await in_thread(switch.until_ready)
+        await campus.settled()
+    await campus.verdict()
