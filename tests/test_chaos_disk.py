@@ -168,7 +168,7 @@ async def test_no_room_for_the_next_segment(campus: Campus, tmp_path: Path, pyte
         return "(INJECTED)" in await trio.Path(trace).read_text()
 
     async with campus.open_tills():
-        for fault in faults:
+        for number, fault in enumerate(faults):
             await in_thread(switch.stop)
             unprepare(switch.journal)
             lasting = fault.when == 1
@@ -177,7 +177,7 @@ async def test_no_room_for_the_next_segment(campus: Campus, tmp_path: Path, pyte
             await until(met, bool)
             if lasting:
                 assert await prepared() == 0
-                await (fill(campus) if fault in full else campus.goes_on())
+                await (fill(campus, number) if fault in full else campus.goes_on())
             lift(switch)
             await until(prepared, bool)
             await campus.goes_on()
@@ -187,10 +187,10 @@ async def test_no_room_for_the_next_segment(campus: Campus, tmp_path: Path, pyte
     await campus.verdict()
 
 
-async def fill(campus: Campus) -> None:
-    """Import until the segment in use has no room for more, and wait for the first 91."""
-    for number in range(100):
-        rows = [f"88{number:04}{card:06},F{number}-{card},student,active,{FAR_FUTURE},0,0" for card in range(2000)]
+async def fill(campus: Campus, number: int) -> None:
+    """Import cards of a range of their own until the segment in use has no room for more, and wait for the first 91."""
+    for file in range(100):
+        rows = [f"88{number:02}{file:02}{card:06},F{number}-{file}-{card},student,active,{FAR_FUTURE},0,0" for card in range(2000)]
         content = "\n".join([CARDS_HEADER, *rows]).encode()
         response = await campus.switch.http("POST", "/v1/import", params={"name": "cards.csv"}, content=content)
         if response.status_code == 422:
