@@ -1,17 +1,19 @@
 # make demo   a college at lunch, on this machine      make test    every check and test there is
 # make build  the environment and the extension        make lint    the static checks alone
 # make bench  figures of this machine                  make clean   takes away all that these make
+# make fuzz   coverage-guided fuzzing: SECONDS=60 for each target, or TARGET=message alone
 # make chaos  the real process killed ROUNDS=200 times and failed at every system call of its journal; SEED=n repeats one
 #
 # Each target sets up what it needs inside .venv and does again only what has changed. Needed beforehand:
-# Python 3.11 or later, a Rust toolchain and a C linker, for tests strace; what is missing is named before anything is begun.
+# Python 3.11 or later, a Rust toolchain and a C linker, for tests strace and a C++ compiler; what is missing is named before
+# anything is begun.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-programs chaos lint bench clean
+.PHONY: build demo test test-programs chaos lint bench fuzz fuzz-shortly fuzz-build fuzz-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -36,8 +38,9 @@ build: $(STAMPS)/extension
 demo: build
 	@switch demo
 
-test: test-programs lint
+test: test-programs fuzz-tools lint
 	cargo test --workspace --locked
+	@$(MAKE) fuzz-shortly
 	python -m pytest
 
 ROUNDS ?= 200
@@ -64,6 +67,48 @@ lint: build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet
 	cargo clippy --workspace --all-targets --locked --quiet --features switch_core/python
+	cd core_rs/fuzz && cargo fmt --check && cargo clippy --all-targets --locked --quiet --no-default-features --target-dir $(FUZZ)
+
+# Not by `cargo fuzz`: on a stable toolchain it comes down to these flags, and would be one more tool to install and pin. Who has
+# it may use it in core_rs all the same (cargo fuzz run -s none message). --target keeps the flags off build scripts.
+FUZZ := $(CURDIR)/target/fuzz
+FUZZ_TARGETS := frame message authorizer record journal
+FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
+FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_RUN = "$(FUZZ)/$(FUZZ_HOST)/release/$$target" -artifact_prefix="$(FUZZ)/found/$$target-" -print_final_stats=1
+FUZZ_INPUTS = "$(FUZZ)/seeds/$$target" $$(find core_rs/fuzz/regressions -mindepth 1 -maxdepth 1 -name "$$target")
+# Executions in `make test`: some seconds of each.
+FUZZ_RUNS_frame := 60000
+FUZZ_RUNS_message := 60000
+FUZZ_RUNS_authorizer := 6000
+FUZZ_RUNS_record := 15000
+FUZZ_RUNS_journal := 6000
+
+# What it finds is written to target/fuzz/found; mend it and keep the input in core_rs/fuzz/regressions.
+SECONDS := 60
+TARGET := $(FUZZ_TARGETS)
+fuzz: fuzz-build
+	@for target in $(TARGET); do \
+		echo "Fuzzing $$target for $(SECONDS) s."; \
+		mkdir -p "$(FUZZ)/corpus/$$target"; \
+		$(FUZZ_RUN) -max_total_time=$(SECONDS) -use_value_profile=1 "$(FUZZ)/corpus/$$target" $(FUZZ_INPUTS); \
+	done
+
+# The same executions every time, from the seeds and from what was found before; what is new goes into a folder of its own.
+fuzz-shortly: fuzz-build
+	@$(foreach target,$(FUZZ_TARGETS),target=$(target); log="$(FUZZ)/$$target.log"; new="$(FUZZ)/shortly/$$target"; \
+		rm -rf "$$new"; mkdir -p "$$new"; \
+		$(FUZZ_RUN) -seed=1 -runs=$(FUZZ_RUNS_$(target)) "$$new" $(FUZZ_INPUTS) >"$$log" 2>&1 || { cat "$$log" >&2; exit 1; }; \
+		grep -E '^#[0-9]+.DONE' "$$log" | sed "s/^/fuzz $$target: /";)
+
+fuzz-build: fuzz-tools
+	@mkdir -p "$(FUZZ)/found"
+	@cd core_rs/fuzz && cargo run --quiet --locked --no-default-features --example seeds --target-dir "$(FUZZ)" -- "$(FUZZ)/seeds"
+	@cd core_rs/fuzz && RUSTFLAGS="$(FUZZ_FLAGS)" cargo build --quiet --locked --release --bins --target $(FUZZ_HOST) --target-dir "$(FUZZ)"
+
+fuzz-tools:
+	@command -v c++ >/dev/null || { \
+		echo "make: a C++ compiler (c++) is missing, with which libFuzzer is built for fuzzing; install one (Debian, Ubuntu: apt install g++)." >&2; exit 1; }
 
 bench: build
 	cargo build --release --locked --quiet -p switch_benchmarks
