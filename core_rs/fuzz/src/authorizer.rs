@@ -380,8 +380,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
     );
     let (_, terminals) = begun();
     let till = &terminals[0];
-    for draft in [till.purchase(1, "1001", 100), till.reversal(2, 1), till.sign_on_draft(3), till.draft(800, 4).with(70, "301")] {
-        seeds.push(raw(unframed(&draft.frame(None)).1, u8::from(draft.elements.contains_key(&48))));
+    let private = "5010000000000051041001";
+    for draft in [
+        till.purchase(1, "1001", 100).with(22, "051").with(60, "000001"),
+        till.reversal(2, 1).with(2, "1001").with(4, "000000000100"),
+        till.sign_on_draft(3),
+        till.draft(800, 4).with(70, "301"),
+        till.draft(300, 5).with(91, "5").with(101, "HOTLIST").with(48, private),
+    ] {
+        seeds.push(raw(unframed(&draft.frame(None)).1, u8::from(draft.elements.get(&70).is_some_and(|code| code == "001"))));
     }
     seeds
 }

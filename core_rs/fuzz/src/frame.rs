@@ -2,6 +2,7 @@
 
 use switch_core::iso8583::frame::{self, FrameError, Split};
 use switch_core::iso8583::{Tpdu, Writer};
+use switch_core::limits::FRAME_BYTES_MAX;
 
 /// TPDU and message of each frame, and what ended the stream.
 type Frames = (Vec<(Option<Tpdu>, Vec<u8>)>, Option<FrameError>);
@@ -43,6 +44,11 @@ pub fn check(data: &[u8]) {
         assert_eq!(frames, whole.0);
         // Behind a refusal nothing is read, so there the rests differ by how much had come.
         assert!(frames.1.is_some() || rest == whole.1);
+        let bytes_announced = rest.first_chunk().map(|length| usize::from(u16::from_be_bytes(*length)));
+        assert!(
+            frames.1.is_some() || bytes_announced.is_none_or(|bytes| (1..=FRAME_BYTES_MAX).contains(&bytes)),
+            "nobody waits for a frame that can never be served"
+        );
     }
 }
 

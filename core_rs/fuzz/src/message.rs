@@ -80,28 +80,32 @@ pub fn check(data: &[u8]) {
     assert_eq!(reread.original_data_elements(), message.original_data_elements());
 }
 
-/// A message with one element of each format, besides the published ones that `examples/seeds.rs` adds.
+/// Messages of all elements, those of variable length short or long, besides the published ones that `examples/seeds.rs` adds.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let one_of_each = |element: u8| -> Vec<u8> {
+    let content = |element: u8, count: u8| -> Vec<u8> {
+        let count_packed = count / 10 * 16 + count % 10;
+        let text = vec![b'1'; usize::from(count)];
         match ELEMENTS[usize::from(element)] {
             Format::Refused => Vec::new(),
             Format::Numeric { digits } => vec![0; usize::from(digits).div_ceil(2)],
             Format::SignedNumeric { digits } => [vec![b'C'], vec![0; usize::from(digits).div_ceil(2)]].concat(),
             Format::Text { bytes } => vec![b' '; usize::from(bytes)],
             Format::Binary { bytes } => vec![0; usize::from(bytes)],
-            Format::NumericLl { .. } | Format::TrackLl { .. } => vec![0x01, 0x50],
-            Format::TextLl { .. } => vec![0x01, b'x'],
-            Format::TextLll { .. } if element == 48 => [&[0x00, 0x05], &b"01019"[..]].concat(),
-            Format::TextLll { .. } => vec![0x00, 0x01, b'x'],
+            Format::NumericLl { .. } | Format::TrackLl { .. } => {
+                [vec![count_packed], vec![0x11; usize::from(count / 2)], vec![0x10; usize::from(count % 2)]].concat()
+            }
+            Format::TextLl { .. } => [vec![count_packed], text].concat(),
+            Format::TextLll { .. } if element == 48 => [&[0, 5], &b"01019"[..]].concat(),
+            Format::TextLll { .. } => [vec![0, count_packed], text].concat(),
         }
     };
     let mut seeds = Vec::new();
-    for second in [false, true] {
+    for (second, count) in [(false, 1), (false, 11), (true, 1), (true, 11)] {
         let mut frame = Vec::new();
         let mut writer = Writer::begin(&mut frame, None, 200, second);
         for element in elements().filter(|&element| if second { element != 64 } else { element <= 64 }) {
-            writer.wire(element, &one_of_each(element));
+            writer.wire(element, &content(element, count));
         }
         writer.finish(None);
         seeds.push(frame.split_off(2));
