@@ -25,6 +25,13 @@ pub const POSITION_MAX: u64 = 999_999_999_999;
 /// Bytes of the record of one decision on a terminal's message, at most: what is asked for before it is made.
 pub const DECISION_BYTES_MAX: usize = 160;
 
+/// Microseconds after which a terminal that signs on again and again is given one more session. Each sign-on is a record and is
+/// remembered for days; a fleet with a fault that signs on without end would otherwise fill memory and disk.
+pub const SIGN_ON_MICROSECONDS: u64 = 60_000_000;
+
+/// Sign-ons that a terminal may have at once before [`SIGN_ON_MICROSECONDS`] hold: a hundred restarts on a bad day.
+pub const SIGN_ONS_AT_ONCE: u64 = 100;
+
 /// Days by which a terminal's date may be ahead of the business date: a terminal whose clock passes midnight first.
 pub const CLOCK_AHEAD_DAYS: u16 = 1;
 
@@ -47,6 +54,14 @@ pub const UNSENT_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes of replies kept for all terminals that do not read: a quarter of a thousand of the worst, whoever connects.
 pub const UNSENT_TOTAL_BYTES_MAX: usize = 64 << 20;
+
+/// Microseconds in which a terminal must take what was kept for it at their beginning: longer than any waits for an answer. So
+/// a peer that reads a byte a second holds its replies, and their share of the bound above, no longer than that.
+pub const UNSENT_MICROSECONDS_MAX: u64 = 60_000_000;
+
+/// Bytes of a socket's buffers in the kernel, each way; it takes twice that at most. Left alone it lets each grow to some
+/// megabytes, for peers that do not read as well: ten thousand of them would take all of the machine's memory for sockets.
+pub const SOCKET_BUFFER_BYTES: usize = 64 << 10;
 
 /// Bytes of replies waiting for one batch of the journal. Past it the sockets wait.
 pub const REPLY_BYTES_MAX: usize = 16 << 20;

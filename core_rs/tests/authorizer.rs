@@ -13,6 +13,7 @@ use switch_core::import::import;
 use switch_core::iso8583::{Message, Tpdu};
 use switch_core::ledger::Ledger;
 use switch_core::ledger::identities::State;
+use switch_core::limits::{SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE};
 use switch_core::mac::MacKey;
 use switch_core::stats::Operation;
 
@@ -388,6 +389,41 @@ fn a_sign_on_repeated_gets_the_same_nonce_and_the_previous_key_lives_until_the_n
             Terminal::new("POS00001", 1).sign_on(&mut authorizer, 33);
         }
     }
+}
+
+#[test]
+fn a_terminal_that_signs_on_without_end_is_put_off_and_harms_nobody() {
+    let (mut authorizer, mut till) = signed_on();
+    let before = authorizer.log().records.len() as u64;
+    let mut stan = 10;
+    let mut storm = |authorizer: &mut Core, till: &mut Terminal, now| {
+        for given in 0.. {
+            stan += 1;
+            let draft = till.sign_on_draft(stan);
+            let answer = ask_frame(authorizer, now, &draft.frame(Some(&till.sign_on_key)));
+            assert!(answer.is_proved_by(&till.sign_on_key));
+            if answer.code() == "91" {
+                assert_eq!((answer.leaves, answer.text(37), answer.text(48)), (Leaves::AtOnce, None, None));
+                return given;
+            }
+            till.key = Some(till.session_key(&answer));
+        }
+        unreachable!("it is put off before it runs out of numbers")
+    };
+    // One was had by signing on at noon.
+    assert_eq!(storm(&mut authorizer, &mut till, NOON), SIGN_ONS_AT_ONCE - 1);
+    assert_eq!(authorizer.log().records.len() as u64, before + SIGN_ONS_AT_ONCE - 1, "what is put off leaves no record");
+    // Its last session goes on, what it was given is given again, and others sign on.
+    assert_eq!(ask(&mut authorizer, &till.purchase(900, "1001", 1), Some(till.key())).code(), "00");
+    assert_eq!(ask_in_vain(&mut authorizer, &till.sign_on_draft(11), Some(&till.sign_on_key)).code(), "00");
+    Terminal::new("POS2", 2).sign_on(&mut authorizer, 1);
+    // Time gives it one after another back, but no more than it had at first.
+    assert_eq!(storm(&mut authorizer, &mut till, NOON + SIGN_ON_MICROSECONDS - 1), 0);
+    assert_eq!(storm(&mut authorizer, &mut till, NOON + SIGN_ON_MICROSECONDS), 1);
+    assert_eq!(storm(&mut authorizer, &mut till, NOON + 4 * SIGN_ON_MICROSECONDS), 3);
+    assert_eq!(storm(&mut authorizer, &mut till, NOON + DAY), SIGN_ONS_AT_ONCE);
+    // A clock that is set back locks nobody out.
+    assert_eq!(storm(&mut authorizer, &mut till, NOON), SIGN_ONS_AT_ONCE);
 }
 
 #[test]

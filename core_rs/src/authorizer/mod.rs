@@ -23,7 +23,7 @@ use crate::ledger::command::encode;
 use crate::ledger::identities::{Content, Family, Place, Remembered};
 use crate::ledger::registry::TerminalKind;
 use crate::ledger::{Command, Ledger, Outcome, Policy, Request, Response};
-use crate::limits::{DECISION_BYTES_MAX, POSITION_MAX};
+use crate::limits::{DECISION_BYTES_MAX, POSITION_MAX, SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE};
 use crate::mac::{KeyEncryptionKey, MacKey};
 use crate::session::{KeyRing, KeySlot, Nonces};
 use crate::stats::Operation;
@@ -93,6 +93,9 @@ pub struct Authorizer<L> {
     days: Days,
     /// The day that [`Self::month_day`] was asked for last.
     printed: (Date, u16),
+    /// For each terminal the moment from which it would have been given all of its sign-ons at one each
+    /// [`SIGN_ON_MICROSECONDS`]: how far that is ahead of the clock says how much it has used of what it may have at once.
+    signed_on_until: Vec<Timestamp>,
     nonces: fn() -> [u8; 8],
 }
 
@@ -142,6 +145,7 @@ impl<L: Log> Authorizer<L> {
             record: Vec::with_capacity(256),
             days: Days::default(),
             printed: (Date(0), 101),
+            signed_on_until: Vec::new(),
             nonces,
         };
         // The policy and the business date may have to be written down before the first message.
@@ -348,6 +352,9 @@ impl<L: Log> Authorizer<L> {
         if !self.log.has_room(DECISION_BYTES_MAX) || self.ledger.position() >= POSITION_MAX {
             return Verdict::Plain(Response::Unavailable);
         }
+        if operation == Operation::SignOn && !self.may_sign_on(now, terminal) {
+            return Verdict::Plain(Response::Unavailable);
+        }
         let request = Request { identity: needs.identity, content: needs.content, echo: needs.echo, slot, mti: message.mti() };
         let command = match operation {
             Operation::Purchase => Command::Purchase { request, purse: needs.purse },
@@ -362,6 +369,21 @@ impl<L: Log> Authorizer<L> {
             Some(place) => self.decided(place, message),
             None => Verdict::Plain(outcome.response),
         }
+    }
+
+    /// Whether a terminal may have one more session now, and takes note that it had it.
+    fn may_sign_on(&mut self, now: Timestamp, terminal: u32) -> bool {
+        let terminals = self.ledger.registry().terminals.rows().len();
+        self.signed_on_until.resize(terminals, 0);
+        let until = &mut self.signed_on_until[terminal as usize];
+        let whole = SIGN_ONS_AT_ONCE * SIGN_ON_MICROSECONDS;
+        // Further ahead than it can get is a clock that was set back.
+        let used = until.checked_sub(now).filter(|used| *used <= whole).unwrap_or(0);
+        let may = used + SIGN_ON_MICROSECONDS <= whole;
+        if may {
+            *until = now.saturating_add(used + SIGN_ON_MICROSECONDS);
+        }
+        may
     }
 
     fn decided(&self, place: Place, message: &Message<'_>) -> Verdict {
