@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 
 use college::{Answer, Draft, Terminal, card, nonces, settings, unframed};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::sockopt;
 use switch_core::authorizer::{Authorizer, Handled, Settings};
 use switch_core::import::import;
 use switch_core::iso8583::frame::{self, Split};
 use switch_core::journal::{Journal, Options};
 use switch_core::ledger::{Ledger, Response};
-use switch_core::limits::UNSENT_BYTES_MAX;
+use switch_core::limits::{PEER_SILENT_MAX, READ_BYTES, SOCKET_BUFFER_BYTES, UNSENT_BYTES_MAX, UNSENT_MICROSECONDS_MAX};
 use switch_core::reactor::{Bounds, Reactor, wall_clock};
 use switch_core::stats::Operation;
 use switch_core::verification::verify;
@@ -320,13 +321,86 @@ fn a_terminal_that_does_not_read_is_closed_at_the_bound_and_no_other_notices() {
     assert_eq!(switch.reactor.connections(), 1);
 }
 
+/// A connection that has been asked more than its socket takes of the answers, and its other end.
+fn behind(switch: &mut Switch, till: &Terminal) -> UnixStream {
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    assert!(switch.reactor.adopt(OwnedFd::from(theirs)));
+    let request = today(&switch.reactor, echo(till, 10)).with(60, &"9".repeat(999)).frame(Some(till.key()));
+    ours.set_nonblocking(true).expect("a socket");
+    let before = switch.reactor.connection_memory();
+    while switch.reactor.connection_memory() < before + UNSENT_BYTES_MAX / 2 {
+        match ours.write(&request) {
+            Ok(count) => assert_eq!(count, request.len(), "a socket takes a frame whole or not"),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+        }
+        switch.wave();
+    }
+    ours
+}
+
+#[test]
+fn what_was_kept_for_slow_readers_is_given_back_when_they_have_read() {
+    let mut switch = Switch::new(BOUNDS);
+    let mut peer = switch.connect();
+    let till = switch.till(&mut peer);
+    let before = switch.reactor.connection_memory();
+    let mut slow: Vec<UnixStream> = (0..4).map(|_| behind(&mut switch, &till)).collect();
+    for peer in &mut slow {
+        let sent = |switch: &Switch| switch.reactor.statistics().bytes[1];
+        // Once a wave sends nothing any more, all is sent.
+        loop {
+            let at = sent(&switch);
+            while peer.read(&mut [0; 4096]).is_ok() {}
+            switch.reactor.wave(0);
+            if sent(&switch) == at {
+                break;
+            }
+        }
+    }
+    assert_eq!(switch.reactor.connections(), 5);
+    assert!(switch.reactor.connection_memory() < before + 4 * READ_BYTES, "{}", switch.reactor.connection_memory());
+}
+
+#[test]
+fn a_peer_that_does_not_take_its_answers_in_time_loses_its_connection() {
+    let mut switch = Switch::new(BOUNDS);
+    let mut idle = switch.connect();
+    let till = switch.till(&mut idle);
+    let _never_reads = behind(&mut switch, &till);
+    let mut trickles = behind(&mut switch, &till);
+    assert_eq!(trickles.read(&mut [0; 100]).expect("answers"), 100);
+    switch.reactor.tick_at(UNSENT_MICROSECONDS_MAX / 2, 0);
+    assert_eq!(switch.reactor.connections(), 3, "they may be slow for a while");
+    switch.reactor.tick_at(2 * UNSENT_MICROSECONDS_MAX, 0);
+    assert_eq!((switch.closed("slow_reader"), switch.reactor.connections()), (2, 1));
+    assert!(is_silent(&mut idle));
+}
+
+#[test]
+fn a_peer_that_vanishes_is_noticed_and_the_kernel_keeps_little_for_anyone() {
+    let mut switch = Switch::new(BOUNDS);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let _peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("a listener");
+    let theirs = listener.accept().expect("a connection").0;
+    let same = theirs.try_clone().expect("a descriptor");
+    assert!(switch.reactor.adopt(OwnedFd::from(theirs)));
+    // Half-open connections: the system probes idle ones and gives up on those that acknowledge nothing.
+    assert_eq!(sockopt::socket_keepalive(&same), Ok(true));
+    assert_eq!(sockopt::tcp_keepidle(&same), Ok(PEER_SILENT_MAX));
+    assert_eq!(sockopt::tcp_keepintvl(&same), Ok(PEER_SILENT_MAX / 4));
+    assert_eq!(sockopt::tcp_user_timeout(&same), Ok(PEER_SILENT_MAX.as_millis() as u32));
+    assert_eq!(sockopt::tcp_nodelay(&same), Ok(true));
+    assert!(sockopt::socket_send_buffer_size(&same).expect("a size") <= 2 * SOCKET_BUFFER_BYTES);
+    assert!(sockopt::socket_recv_buffer_size(&same).expect("a size") <= 2 * SOCKET_BUFFER_BYTES);
+}
+
 #[test]
 fn a_slow_reader_below_the_bound_gets_everything() {
     let mut switch = Switch::new(BOUNDS);
     let mut peer = switch.connect();
     let till = switch.till(&mut peer);
     let (mut ours, theirs) = UnixStream::pair().expect("a pair");
-    rustix::net::sockopt::set_socket_send_buffer_size(&theirs, 4096).expect("a socket");
+    sockopt::set_socket_send_buffer_size(&theirs, 4096).expect("a socket");
     assert!(switch.reactor.adopt(OwnedFd::from(theirs)));
     let request = today(&switch.reactor, echo(&till, 10)).with(60, &"9".repeat(999)).frame(Some(till.key()));
     ours.write_all(&request.repeat(100)).expect("the socket takes them");

@@ -7,7 +7,7 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 use rustix::net::sockopt;
 
 use super::Reactor;
-use crate::limits::PEER_SILENT_MAX;
+use crate::limits::{PEER_SILENT_MAX, SOCKET_BUFFER_BYTES};
 
 pub(super) struct Connection {
     pub(super) socket: OwnedFd,
@@ -17,6 +17,9 @@ pub(super) struct Connection {
     pub(super) partial_since: u64,
     /// Replies that the socket did not take yet.
     pub(super) unsent: Vec<u8>,
+    /// Bytes not sent yet of those that were kept at `behind_since`, on the monotonic clock; meaningful while there are any.
+    pub(super) behind: usize,
+    pub(super) behind_since: u64,
     /// Replies that wait for the journal.
     pub(super) waiting: u32,
     pub(super) mac_failures: u32,
@@ -55,12 +58,14 @@ impl Reactor {
             return false;
         }
         let ready = rustix::io::ioctl_fionbio(&socket, true).is_ok();
-        // Without these the switch still serves, slower and with dead peers kept longer.
+        // Without these the switch still serves, slower, with dead peers kept longer, and with more of the kernel's memory.
         let _ = sockopt::set_tcp_nodelay(&socket, true);
         let _ = sockopt::set_socket_keepalive(&socket, true);
         let _ = sockopt::set_tcp_keepidle(&socket, PEER_SILENT_MAX);
         let _ = sockopt::set_tcp_keepintvl(&socket, PEER_SILENT_MAX / 4);
         let _ = sockopt::set_tcp_user_timeout(&socket, PEER_SILENT_MAX.as_millis() as u32);
+        let _ = sockopt::set_socket_send_buffer_size(&socket, SOCKET_BUFFER_BYTES);
+        let _ = sockopt::set_socket_recv_buffer_size(&socket, SOCKET_BUFFER_BYTES);
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot::default());
             self.slots.len() as u32 - 1
@@ -78,6 +83,8 @@ impl Reactor {
             partial: Vec::new(),
             partial_since: 0,
             unsent: Vec::new(),
+            behind: 0,
+            behind_since: 0,
             waiting: 0,
             mac_failures: 0,
             doomed: None,

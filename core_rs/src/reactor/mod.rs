@@ -33,7 +33,7 @@ use crate::journal::Journal;
 use crate::ledger::Response;
 use crate::limits::{
     EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, READ_BYTES, REPLY_BYTES_MAX, SLICE_MICROSECONDS,
-    UNSENT_BYTES_MAX, UNSENT_TOTAL_BYTES_MAX,
+    UNSENT_BYTES_MAX, UNSENT_MICROSECONDS_MAX, UNSENT_TOTAL_BYTES_MAX,
 };
 
 /// Bounds that the configuration sets.
@@ -427,6 +427,9 @@ impl Reactor {
         }
         self.statistics.bytes[1] += sent as u64;
         if sent < bytes.len() {
+            if connection.unsent.is_empty() {
+                (connection.behind, connection.behind_since) = (bytes.len() - sent, self.started.elapsed().as_micros() as u64);
+            }
             connection.unsent.extend_from_slice(&bytes[sent..]);
             self.unsent_bytes += bytes.len() - sent;
             if connection.unsent.len() > UNSENT_BYTES_MAX || self.unsent_bytes > UNSENT_TOTAL_BYTES_MAX {
@@ -444,17 +447,26 @@ impl Reactor {
     }
 
     fn send_unsent(&mut self, slot: u32) {
+        let now = self.monotonic();
         let Some(connection) = &mut self.slots[slot as usize].connection else { return };
         match send(&connection.socket, &connection.unsent, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(count) => {
                 connection.unsent.drain(..count);
+                connection.behind = connection.behind.saturating_sub(count);
+                if connection.behind == 0 {
+                    (connection.behind, connection.behind_since) = (connection.unsent.len(), now);
+                }
                 self.unsent_bytes -= count;
                 self.statistics.bytes[1] += count as u64;
             }
             Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => return self.close(slot, "reset"),
         }
-        if self.slots[slot as usize].connection.as_ref().is_some_and(|connection| connection.unsent.is_empty()) {
+        if let Some(connection) = &mut self.slots[slot as usize].connection
+            && connection.unsent.is_empty()
+        {
+            // Given back: those who were slow once would together hold what only a few may at a time.
+            connection.unsent = Vec::new();
             self.watch(slot);
             self.note_done(slot);
         }
@@ -476,7 +488,7 @@ impl Reactor {
         let _ = poll(&mut descriptors, Some(&timeout));
     }
 
-    /// Once a second: the business date, and peers that began a frame and never ended it.
+    /// Once a second: the business date, and peers that began a frame and never ended it, or do not take their replies.
     pub fn tick(&mut self) {
         self.tick_at(self.monotonic(), wall_clock());
     }
@@ -485,10 +497,10 @@ impl Reactor {
     pub fn tick_at(&mut self, now: u64, wall: Timestamp) {
         self.authorizer.keep_date(wall);
         for slot in 0..self.slots.len() as u32 {
-            if let Some(connection) = &self.slots[slot as usize].connection
-                && !connection.partial.is_empty()
-                && now.saturating_sub(connection.partial_since) > FRAME_MICROSECONDS_MAX
-            {
+            let Some(connection) = &self.slots[slot as usize].connection else { continue };
+            if !connection.unsent.is_empty() && now.saturating_sub(connection.behind_since) > UNSENT_MICROSECONDS_MAX {
+                self.close(slot, "slow_reader");
+            } else if !connection.partial.is_empty() && now.saturating_sub(connection.partial_since) > FRAME_MICROSECONDS_MAX {
                 self.doom(slot, "half_frame");
             }
         }
