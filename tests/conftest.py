@@ -2,7 +2,9 @@
 
 import asyncio
 import itertools
+import os
 import random
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack
@@ -15,6 +17,8 @@ import trio
 
 from switch.postgres import EmbeddedPostgres
 from tests.switch_process import MERCHANTS, Connection, Switch
+
+ROOT = Path(__file__).resolve().parent.parent
 
 Result = TypeVar("Result")
 
@@ -126,6 +130,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, metavar="N", help="what random tests begin with, to see one of them again")
     parser.addoption("--chaos-rounds", type=int, default=20, metavar="N", help="kills in tests/test_chaos_kill.py (20)")
     parser.addoption("--chaos-wide", action="store_true", help="more faults in tests/test_chaos_*.py than an ordinary run has time for")
+
+
+@pytest.fixture(scope="session")
+def driver() -> Path:
+    """The benchmarks' native side as a debug build, which `cargo test` has most of already."""
+    subprocess.run(["cargo", "build", "--locked", "--quiet", "--package", "switch_benchmarks"], cwd=ROOT, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "switch_benchmarks"
 
 
 @pytest.fixture

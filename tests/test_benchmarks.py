@@ -1,7 +1,6 @@
 """The benchmarks run, tiny, so that they never rot; their figures are of no interest here."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,13 +9,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 RUN = ROOT / "benchmarks" / "run.py"
-
-
-@pytest.fixture(scope="module")
-def driver() -> Path:
-    """The native side as a debug build, which `cargo test` has most of already."""
-    subprocess.run(["cargo", "build", "--locked", "--quiet", "--package", "switch_benchmarks"], cwd=ROOT, check=True)
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "switch_benchmarks"
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
