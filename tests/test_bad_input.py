@@ -266,20 +266,25 @@ async def test_connections_beyond_the_bound_are_closed_at_once(make_switch: Call
     switch.start()
     await switch.enter(f"merchant_id,name,category,fee_bp\n{CANTEEN},Canteen,canteen,0\n")
     device = await switch.device()
-    echo = encode(device.message("0800", de70="301"))
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(switch.connect()) for _ in range(8)]
-        assert [(await connection.ask(echo)).code for connection in held] == ["00"] * 8
+        await device.sign_on(held[0])
+
+        async def all_are_served() -> None:
+            for connection in held:
+                assert (await device.ask(connection, device.message("0800", de70="301"))).code == "00"
+
+        await all_are_served()
         for _ in range(5):
             async with switch.connect() as refused:
                 assert await refused.until_closed() == []
         metrics = await until(switch.metrics, lambda now: now.closed("full") == 5)
         assert metrics.value("switch_connections") == 8
-        assert [(await connection.ask(echo)).code for connection in held] == ["00"] * 8
+        await all_are_served()
         await held[0].stream.aclose()
         await until(switch.metrics, lambda now: now.value("switch_connections") == 7)
         async with switch.connect() as again:
-            assert (await again.ask(echo)).code == "00"
+            assert (await device.ask(again, device.message("0800", de70="301"))).code == "00"
 
 
 # --- files ---

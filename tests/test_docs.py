@@ -227,7 +227,7 @@ def test_reasons_for_closing_a_connection_are_the_cores() -> None:
     files = ("reactor/mod.rs", "reactor/connection.rs", "iso8583/frame.rs", "iso8583/message.rs")
     sources = "".join((ROOT / "core_rs" / "src" / name).read_text(encoding="utf-8") for name in files)
     reasons = {row[1].strip("`") for row in rows(section(PROTOCOL, "Transport"))} | {"mac_failures"}
-    assert len(reasons) == 10
+    assert len(reasons) == 11
     assert not [reason for reason in reasons if f'"{reason}"' not in sources]
 
 

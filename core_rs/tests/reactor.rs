@@ -281,9 +281,57 @@ fn a_connection_whose_messages_prove_nothing_is_closed() {
 }
 
 #[test]
+fn past_the_bound_a_stranger_makes_room_and_terminals_do_not() {
+    let mut switch = Switch::new(Bounds { connections_max: 2, ..BOUNDS });
+    let mut terminal = switch.connect();
+    let till = switch.till(&mut terminal);
+    // Strangers come and go, and some of them speak, but none proves itself: the one that was there longest goes.
+    let mut strangers: Vec<TcpStream> = Vec::new();
+    for count in 1..40 {
+        let mut stranger = switch.connect();
+        if count % 3 == 0 {
+            stranger.write_all(&today(&switch.reactor, echo(&till, 11)).frame(None)).expect("an open connection");
+            assert_eq!(switch.answer(&mut stranger).code(), "00");
+        }
+        if let Some(before) = strangers.last_mut() {
+            assert!(switch.ends(before), "it made room");
+        }
+        assert_eq!((switch.reactor.connections(), switch.closed("displaced")), (2, count - 1));
+        strangers.push(stranger);
+    }
+    // A terminal comes in among them, and then there is no room for anybody else.
+    let mut other = switch.connect();
+    other.write_all(&switch.request(&till, till.purchase(12, "1003", 1))).expect("an open connection");
+    assert_eq!(switch.answer(&mut other).code(), "00");
+    let (ours, theirs) = UnixStream::pair().expect("a pair");
+    assert!(!switch.reactor.adopt(OwnedFd::from(theirs)));
+    assert_eq!((&ours).read(&mut [0]).expect("the end"), 0);
+    assert_eq!((switch.closed("full"), switch.closed("displaced"), switch.reactor.connections()), (1, 39, 2));
+    for peer in [&mut terminal, &mut other] {
+        peer.write_all(&switch.request(&till, echo(&till, 13))).expect("an open connection");
+        assert_eq!(switch.answer(peer).code(), "00");
+    }
+}
+
+#[test]
+fn those_who_come_and_go_leave_nothing_behind() {
+    let mut switch = Switch::new(BOUNDS);
+    let mut most = 0;
+    for _ in 0..1000 {
+        drop(switch.connect());
+        switch.serve_until(|reactor| reactor.connections() == 0);
+        most = most.max(switch.reactor.connection_memory());
+    }
+    assert!(most < 4096, "{most} bytes for one connection at a time");
+}
+
+#[test]
 fn past_the_bound_connections_are_refused_until_one_goes() {
     let mut switch = Switch::new(Bounds { connections_max: 2, ..BOUNDS });
-    let peers = [switch.connect(), switch.connect()];
+    let mut peers = [switch.connect(), switch.connect()];
+    let till = switch.till(&mut peers[0]);
+    peers[1].write_all(&switch.request(&till, echo(&till, 10))).expect("an open connection");
+    assert_eq!(switch.answer(&mut peers[1]).code(), "00");
     let (ours, theirs) = UnixStream::pair().expect("a pair");
     assert!(!switch.reactor.adopt(OwnedFd::from(theirs)));
     assert_eq!((&ours).read(&mut [0]).expect("the end"), 0);

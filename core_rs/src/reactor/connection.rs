@@ -23,6 +23,8 @@ pub(super) struct Connection {
     /// Replies that wait for the journal.
     pub(super) waiting: u32,
     pub(super) mac_failures: u32,
+    /// Whether a message's MAC was right: it is a terminal's, and keeps its place.
+    pub(super) proved: bool,
     /// Why it is to be closed, once nothing waits any more.
     pub(super) doomed: Option<&'static str>,
 }
@@ -48,12 +50,20 @@ pub(super) struct Slot {
     pub(super) connection: Option<Connection>,
 }
 
+impl Slot {
+    /// Whether this generation's connection is there and has not proved a message.
+    fn is_unproved(&self, generation: u32) -> bool {
+        self.generation == generation && self.connection.as_ref().is_some_and(|connection| !connection.proved)
+    }
+}
+
 impl Reactor {
     /// Takes a connected socket over. `false`: it was closed at once, because there are too many, the switch is draining, or
-    /// the system refused it.
+    /// the system refused it. Where there are too many, whoever has proved nothing for the longest time makes room: holding
+    /// places costs a stranger nothing, and must not keep a terminal out that comes back.
     pub fn adopt(&mut self, socket: OwnedFd) -> bool {
         self.statistics.accepted += 1;
-        if self.draining || self.open >= self.bounds.connections_max {
+        if self.draining || (self.open >= self.bounds.connections_max && !self.displace()) {
             self.count_closed(if self.draining { "draining" } else { "full" });
             return false;
         }
@@ -87,10 +97,28 @@ impl Reactor {
             behind_since: 0,
             waiting: 0,
             mac_failures: 0,
+            proved: false,
             doomed: None,
         });
         self.open += 1;
+        self.unproved.push_back((slot, place.generation));
+        if self.unproved.len() > 2 * self.bounds.connections_max {
+            // Most are gone: each came and went without a word.
+            let slots = &self.slots;
+            self.unproved.retain(|&(slot, generation)| slots[slot as usize].is_unproved(generation));
+        }
         true
+    }
+
+    /// Closes the connection that has proved nothing for the longest time. `false`: all have.
+    fn displace(&mut self) -> bool {
+        while let Some((slot, generation)) = self.unproved.pop_front() {
+            if self.slots[slot as usize].is_unproved(generation) {
+                self.close(slot, "displaced");
+                return true;
+            }
+        }
+        false
     }
 
     pub(super) fn count_closed(&mut self, reason: &'static str) {

@@ -89,6 +89,9 @@ pub struct Reactor {
     handed_over: u64,
     replies: Replies,
     dooms: Vec<u32>,
+    /// Slot and generation of those that had proved nothing when they came, the longest there first; at most two for each
+    /// place, for some of them have gone or have proved themselves since.
+    unproved: VecDeque<(u32, u32)>,
     /// Connections that epoll has reported and that were not served yet: token and what they are ready for.
     ready: VecDeque<(u64, epoll::EventFlags)>,
     /// When epoll reported them.
@@ -132,6 +135,7 @@ impl Reactor {
             handed_over: position,
             replies: Replies::default(),
             dooms: Vec::new(),
+            unproved: VecDeque::new(),
             ready: VecDeque::new(),
             gathered: 0,
             unsent_bytes: 0,
@@ -340,6 +344,7 @@ impl Reactor {
             }
         } else if handled.proved {
             connection.mac_failures = 0;
+            connection.proved = true;
         }
         Ok(())
     }

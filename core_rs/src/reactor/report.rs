@@ -36,7 +36,9 @@ impl Reactor {
         let each = |slot: &Slot| {
             slot.connection.as_ref().map_or(0, |connection| connection.partial.capacity() + connection.unsent.capacity())
         };
-        self.slots.capacity() * size_of::<Slot>() + self.slots.iter().map(each).sum::<usize>()
+        self.slots.capacity() * size_of::<Slot>()
+            + self.unproved.capacity() * size_of::<(u32, u32)>()
+            + self.slots.iter().map(each).sum::<usize>()
     }
 
     /// All that operators' dashboards ask for, as JSON. Times are in microseconds, money in fen, memory in bytes.
