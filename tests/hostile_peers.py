@@ -201,6 +201,28 @@ def garbage(attack: Attack) -> Generator[None, None, None]:
         yield
 
 
+def echo_flood(attack: Attack) -> Generator[None, None, None]:
+    """Echo tests without a MAC, which nobody is closed for: hundreds at a time, and more as soon as they are answered."""
+    request = frame(encode(attack.fields(0, 1, de70="301")))
+    with attack.connect() as peer:
+        peer.settimeout(PATIENCE_SECONDS)
+        peer.sendall(request)
+        answer_bytes = len(peer.recv(4096))
+    burst = request * 512
+    peers = [attack.connect() for _ in range(attack.count)]
+    awaited = dict.fromkeys(range(attack.count), 0)
+    while True:
+        for index, peer in enumerate(peers):
+            came = receives(peer, 1 << 18)
+            assert came is not None, "a peer that reads was closed"
+            awaited[index] -= len(came)
+            if awaited[index] == 0:
+                assert sends(peer, burst) == len(burst), "a socket takes a burst once the one before is answered"
+                awaited[index] = 512 * answer_bytes
+                attack.note("asked", 512)
+        yield
+
+
 def sign_on_storm(attack: Attack) -> Generator[None, None, None]:
     """Every terminal signs on again and again without waiting for answers; every other one under a wrong key."""
     own = [MacKey(sign_on_key(bytes.fromhex(key), number)) for number, _, key in attack.terminals]
@@ -227,6 +249,7 @@ KINDS: Final[dict[str, Callable[[Attack], Generator[None, None, None]]]] = {
     "too_many": too_many,
     "idle": idle,
     "garbage": garbage,
+    "echo_flood": echo_flood,
     "sign_on_storm": sign_on_storm,
 }
 

@@ -3,7 +3,7 @@ would notice.
 
 Always true here: those who attack are a process of their own (tests/hostile_peers.py), and so are the honest terminals, driven by the
 benchmarks' native driver, which believes no answer that does not prove itself. Memory is what the kernel says of the switch's process.
-Figures are printed, and shown where a test fails; docs/operating.md has them too.
+Figures are printed, and shown where a test fails; what a peer can take at most stands in docs/operating.md.
 """
 
 import contextlib
@@ -53,9 +53,11 @@ HONEST: Final = 4
 HONEST_SECONDS: Final = 1.0
 P99_MAX_SECONDS: Final = 0.5
 """An honest terminal's, whatever happens beside it, on a small machine that attackers and honest ones share. On one of its own it
-is a few milliseconds: docs/operating.md."""
+it is some milliseconds."""
 P99_RATIO_MAX: Final = 200
 """To the same terminals' without an attack, which is about a millisecond."""
+
+SLOWEST_MAX_SECONDS: Final = 2.0
 
 # What is kept for peers, by the bounds of core_rs/src/limits.rs. Vectors grow by doubling, so up to twice of each.
 IDLE_BYTES_MAX: Final = 512
@@ -65,9 +67,9 @@ HALF_FRAME_BYTES_MAX: Final = IDLE_BYTES_MAX + 2 * 2050
 UNSENT_BYTES_MAX: Final = 2 * 64 * MEBIBYTE
 """All that do not read, together."""
 REPLIES_BYTES_MAX: Final = 48 * MEBIBYTE
-"""Replies that wait for the journal; under any flood, and given back never."""
+"""Replies that wait for the journal. The bounds allow 150 MiB where everything is at its worst at once; these floods take 5."""
 SLACK_BYTES: Final = 24 * MEBIBYTE
-"""The allocator's, and what Python takes for a page of metrics; measured: under 8."""
+"""The allocator's, and what Python takes for a page of metrics; measured: 2."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,15 @@ class Latency:
 
     p50: float
     p99: float
+    slowest: float
+    """Who pays one after another waits once where everybody stands still, so no percentile shows it; this does."""
     answers: int
 
     def __str__(self) -> str:
-        return f"p50 {self.p50 * 1000:.2f} ms, p99 {self.p99 * 1000:.2f} ms over {self.answers} purchases"
+        milliseconds = ", ".join(
+            f"{name} {value * 1000:.2f}" for name, value in zip(("p50", "p99", "slowest"), (self.p50, self.p99, self.slowest), strict=True)
+        )
+        return f"{milliseconds} ms over {self.answers} purchases"
 
 
 def show(figures: str) -> None:
@@ -134,7 +141,7 @@ class Besieged:
     def pay(self) -> Latency:
         figures = self.drive(HONEST, HONEST_SECONDS)
         latency = figures["latency_ns"]
-        return Latency(latency["p50"] / 1e9, latency["p99"] / 1e9, figures["answers"])
+        return Latency(latency["p50"] / 1e9, latency["p99"] / 1e9, latency["max"] / 1e9, figures["answers"])
 
     def resident_bytes(self) -> int:
         status = Path(f"/proc/{self.switch.pid}/status").read_text()
@@ -232,8 +239,9 @@ SIEGES: Final = [
     Siege("connection_storm", 1, 0, "reset"),
     Siege("sign_on_storm", 200, REPLIES_BYTES_MAX, "mac_failures", terminals=200),
     Siege("garbage", 100, REPLIES_BYTES_MAX, "length_over", rounds=10),
-    Siege("byte_readers", 200, UNSENT_BYTES_MAX + REPLIES_BYTES_MAX, "slow_reader", rounds=400),
-    Siege("never_readers", 400, UNSENT_BYTES_MAX + REPLIES_BYTES_MAX, "slow_reader", rounds=400),
+    Siege("echo_flood", 100, REPLIES_BYTES_MAX, None, rounds=10),
+    Siege("byte_readers", 200, UNSENT_BYTES_MAX + REPLIES_BYTES_MAX, "slow_reader", rounds=120),
+    Siege("never_readers", 400, UNSENT_BYTES_MAX + REPLIES_BYTES_MAX, "slow_reader", rounds=120),
 ]
 
 
@@ -267,6 +275,7 @@ async def test_honest_terminals_beside_hostile_peers(besieged: Besieged, siege: 
     assert besieged.quiet is not None
     assert honest.p99 < P99_MAX_SECONDS
     assert honest.p99 < besieged.quiet.p99 * P99_RATIO_MAX
+    assert honest.slowest < SLOWEST_MAX_SECONDS
 
 
 async def test_a_storm_of_sign_ons_leaves_a_hundred_sessions_a_terminal(besieged: Besieged) -> None:
