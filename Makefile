@@ -67,7 +67,7 @@ lint: build
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked --quiet
 	cargo clippy --workspace --all-targets --locked --quiet --features switch_core/python
-	cd core_rs/fuzz && cargo fmt --check && cargo clippy --all-targets --locked --quiet --no-default-features --target-dir $(FUZZ)
+	cd core_rs/fuzz && cargo fmt --check && cargo clippy --lib --bins --examples --locked --quiet --no-default-features --target-dir $(FUZZ)
 
 # Not by `cargo fuzz`: on a stable toolchain it comes down to these flags, and would be one more tool to install and pin. Who has
 # it may use it in core_rs all the same (cargo fuzz run -s none message). --target keeps the flags off build scripts.

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test file uses its own part")]
 
+// Not where the fuzzing takes this college along.
+#[cfg(test)]
 pub(crate) mod world;
 
 use std::cell::Cell;
