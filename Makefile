@@ -72,7 +72,7 @@ lint: build
 # Not by `cargo fuzz`: on a stable toolchain it comes down to these flags, and would be one more tool to install and pin. Who has
 # it may use it in core_rs all the same (cargo fuzz run -s none message). --target keeps the flags off build scripts.
 FUZZ := $(CURDIR)/target/fuzz
-FUZZ_TARGETS := frame message authorizer record journal
+FUZZ_TARGETS := frame message authorizer record journal snapshot
 FUZZ_FLAGS := --cfg fuzzing -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
 FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_RUN = "$(FUZZ)/$(FUZZ_HOST)/release/$$target" -artifact_prefix="$(FUZZ)/found/$$target-" -print_final_stats=1
@@ -83,6 +83,7 @@ FUZZ_RUNS_message := 60000
 FUZZ_RUNS_authorizer := 6000
 FUZZ_RUNS_record := 15000
 FUZZ_RUNS_journal := 6000
+FUZZ_RUNS_snapshot := 15000
 
 # What it finds is written to target/fuzz/found; mend it and keep the input in core_rs/fuzz/regressions.
 SECONDS := 60

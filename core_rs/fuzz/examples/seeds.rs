@@ -31,6 +31,7 @@ fn main() -> io::Result<()> {
         ),
         ("record", switch_fuzz::record::seeds(), Vec::new()),
         ("journal", switch_fuzz::journal::seeds(), Vec::new()),
+        ("snapshot", switch_fuzz::snapshot::seeds(), Vec::new()),
     ] {
         let place = Path::new(&folder).join(target);
         fs::create_dir_all(&place)?;

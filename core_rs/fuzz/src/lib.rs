@@ -10,6 +10,7 @@
 //! | [`authorizer`] | a plan of requests, with right MACs where the plan says so | the invariants of the switch after each |
 //! | [`record`] | journal records | no record ends a replay but by a sentence; the sum stays zero |
 //! | [`journal`] | a plan of damage to a sound journal | refused, or what was acknowledged |
+//! | [`snapshot`] | a plan of damage to a state's image | refused, or a state to go on from |
 
 pub mod authorizer;
 #[path = "../../tests/college/mod.rs"]
@@ -18,6 +19,7 @@ pub mod frame;
 pub mod journal;
 pub mod message;
 pub mod record;
+pub mod snapshot;
 
 /// Takes an input apart from its front. What is missing at its end reads as the end of the plan.
 struct Input<'a>(&'a [u8]);

@@ -24,7 +24,7 @@ use super::registry::{
 use super::{Ledger, Policy};
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
-use crate::limits::MERCHANT_NAME_BYTES_MAX;
+use crate::limits::{MERCHANT_NAME_BYTES_MAX, POSITION_MAX};
 use crate::session::{Nonces, Session};
 
 /// Bytes after which a block is closed.
@@ -212,7 +212,8 @@ impl Ledger {
         let (position, business_date, policy, remembered_from) = reader.one("head", |row| {
             let (position, business_date) = (row.u64()?, Date(row.u16()?));
             let policy = Policy { amount_max: row.u32()?, identity_days: row.u16()? };
-            Some((position, business_date, policy, Date(row.u16()?)))
+            let head = (position, business_date, policy, Date(row.u16()?));
+            (position <= POSITION_MAX && policy.identity_days > 0).then_some(head)
         })?;
         let accounts = read_accounts(&mut reader)?;
         let registry = read_registry(&mut reader, &accounts)?;
