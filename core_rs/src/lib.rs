@@ -10,6 +10,7 @@
 //! | [`journal`] | what was decided, on stable storage |
 //! | [`authorizer`] | from a message's bytes to its reply's, through all of the above |
 //! | [`import`] | files of merchants, terminals and cards |
+//! | [`lanes`] | when a reply may leave |
 //! | [`reactor`] | sockets and waves |
 //! | [`replica`], [`copy`] | a second ledger fed from the journal, and the rows it gives to PostgreSQL |
 //! | [`verification`] | what must hold after every record |
@@ -26,6 +27,7 @@ pub mod evidence;
 pub mod import;
 pub mod iso8583;
 pub mod journal;
+pub mod lanes;
 pub mod ledger;
 pub mod limits;
 pub mod mac;

@@ -8,8 +8,7 @@
 //! that batch is on stable storage and not before; every buffer has a bound from `limits`; a peer that breaks the protocol
 //! loses its own connection and nothing else.
 //!
-//! How replies wait: `filling` holds what belongs to the batch that is still taking records, `waiting` what belongs to the
-//! batch that the journal's thread is writing. When it reports, `waiting` is sent and `filling` takes its place.
+//! How replies wait is the business of [`crate::lanes`], which knows no sockets: here they are sent when it gives them out.
 
 mod connection;
 mod report;
@@ -26,10 +25,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
-use crate::authorizer::{Authorizer, Replies};
+use crate::authorizer::Authorizer;
 use crate::calendar::Timestamp;
+use crate::iso8583::Unreadable;
 use crate::iso8583::frame::{self, Split};
 use crate::journal::Journal;
+use crate::lanes::{Lanes, Origin};
 use crate::ledger::Response;
 use crate::limits::{
     EVENTS_MAX, FRAME_BYTES_MAX, FRAME_MICROSECONDS_MAX, LINGER_MICROSECONDS, READ_BYTES, REPLY_BYTES_MAX, SLICE_MICROSECONDS,
@@ -45,49 +46,18 @@ pub struct Bounds {
     pub mac_failures_max: u32,
 }
 
-/// Replies of one connection, end to end in a [`Lane`].
-struct Entry {
-    slot: u32,
-    generation: u32,
-    end: usize,
-    /// When the request's first byte was read, on the monotonic clock.
-    since: u64,
-}
-
-/// Replies that leave together.
-#[derive(Default)]
-struct Lane {
-    bytes: Vec<u8>,
-    entries: Vec<Entry>,
-}
-
-impl Lane {
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.entries.clear();
-    }
-}
-
 /// The token of the journal's event in the epoll set; sockets have slot and generation.
 const JOURNAL_TOKEN: u64 = u64::MAX;
 
 /// The pump with all that it pumps through.
 pub struct Reactor {
     epoll: OwnedFd,
-    authorizer: Authorizer<Journal>,
+    lanes: Lanes,
     bounds: Bounds,
     slots: Vec<Slot>,
     free: Vec<u32>,
     open: usize,
     input: Box<[u8]>,
-    at_once: Lane,
-    filling: Lane,
-    waiting: Lane,
-    /// The position that `waiting` waits for.
-    waiting_for: u64,
-    /// The position up to which batches have been handed over, for counting records a batch.
-    handed_over: u64,
-    replies: Replies,
     dooms: Vec<u32>,
     /// Slot and generation of those that had proved nothing when they came, the longest there first; at most two for each
     /// place, for some of them have gone or have proved themselves since.
@@ -119,21 +89,14 @@ impl Reactor {
     pub fn new(authorizer: Authorizer<Journal>, bounds: Bounds) -> std::io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, authorizer.log().event(), epoll::EventData::new_u64(JOURNAL_TOKEN), epoll::EventFlags::IN)?;
-        let position = authorizer.log().position();
         Ok(Self {
             epoll,
-            authorizer,
+            lanes: Lanes::new(authorizer),
             bounds,
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
             input: vec![0; READ_BYTES + FRAME_BYTES_MAX + 2].into_boxed_slice(),
-            at_once: Lane::default(),
-            filling: Lane::default(),
-            waiting: Lane::default(),
-            waiting_for: 0,
-            handed_over: position,
-            replies: Replies::default(),
             dooms: Vec::new(),
             unproved: VecDeque::new(),
             ready: VecDeque::new(),
@@ -155,12 +118,12 @@ impl Reactor {
     /// The authorizer.
     #[must_use]
     pub fn authorizer(&self) -> &Authorizer<Journal> {
-        &self.authorizer
+        self.lanes.authorizer()
     }
 
     /// The authorizer, for commands that do not come from terminals. What they append leaves with the next batch.
     pub fn authorizer_mut(&mut self) -> &mut Authorizer<Journal> {
-        &mut self.authorizer
+        self.lanes.authorizer_mut()
     }
 
     /// What was counted.
@@ -192,11 +155,11 @@ impl Reactor {
                 return false;
             }
             self.wall = wall_clock();
-            self.authorizer.keep_date(self.wall);
+            self.lanes.authorizer_mut().keep_date(self.wall);
             self.serve_ready();
             self.settle();
             self.close_doomed();
-            if self.reply_bytes() >= REPLY_BYTES_MAX {
+            if self.lanes.bytes() >= REPLY_BYTES_MAX {
                 self.wait_for_journal();
             }
             let spent = self.monotonic() - start;
@@ -204,7 +167,7 @@ impl Reactor {
                 return true;
             }
             // A batch that is being written reports within this wave's time or soon after, so that is worth waiting for.
-            linger = if self.waiting.entries.is_empty() { LINGER_MICROSECONDS } else { budget - spent };
+            linger = if self.lanes.are_waiting() { budget - spent } else { LINGER_MICROSECONDS };
         }
     }
 
@@ -220,7 +183,7 @@ impl Reactor {
         for event in &events {
             let (token, flags) = (event.data.u64(), event.flags);
             if token == JOURNAL_TOKEN {
-                self.note_completed();
+                self.lanes.note_completed();
             } else {
                 self.ready.push_back((token, flags));
             }
@@ -242,7 +205,7 @@ impl Reactor {
             }
             if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
                 // Level-triggered: what is left for lack of room is reported again.
-                if self.reply_bytes() < REPLY_BYTES_MAX {
+                if self.lanes.bytes() < REPLY_BYTES_MAX {
                     self.read(slot, generation, self.gathered);
                 }
             }
@@ -250,17 +213,6 @@ impl Reactor {
                 break;
             }
         }
-    }
-
-    fn note_completed(&mut self) {
-        let journal = self.authorizer.log_mut();
-        if journal.completed().is_some() {
-            self.statistics.sync.record(journal.statistics().sync_nanoseconds_last / 1_000);
-        }
-    }
-
-    fn reply_bytes(&self) -> usize {
-        self.filling.bytes.len() + self.at_once.bytes.len()
     }
 
     fn read(&mut self, slot: u32, generation: u32, now: u64) {
@@ -318,24 +270,11 @@ impl Reactor {
         message: &[u8],
         since: u64,
     ) -> Result<(), &'static str> {
-        self.replies.at_once = std::mem::take(&mut self.at_once.bytes);
-        self.replies.durable = std::mem::take(&mut self.filling.bytes);
-        let handled = self.authorizer.handle(self.wall, tpdu, message, &mut self.replies);
-        self.at_once.bytes = std::mem::take(&mut self.replies.at_once);
-        self.filling.bytes = std::mem::take(&mut self.replies.durable);
-        let handled = match handled {
-            Ok(handled) => handled,
-            Err(unreadable) => return Err(unreadable.reason()),
-        };
+        let handled = self.lanes.handle(self.wall, tpdu, message, Origin { slot, generation, since });
+        let handled = handled.map_err(Unreadable::reason)?;
         self.statistics.answers.count(handled.operation, handled.response);
         let Some(connection) = &mut self.slots[slot as usize].connection else { return Ok(()) };
-        for lane in [&mut self.at_once, &mut self.filling] {
-            let start = lane.entries.last().map_or(0, |entry| entry.end);
-            if lane.bytes.len() > start {
-                connection.waiting += 1;
-                lane.entries.push(Entry { slot, generation, end: lane.bytes.len(), since });
-            }
-        }
+        connection.waiting += 1;
         if handled.response == Response::SecurityViolation {
             self.statistics.mac_failures += 1;
             connection.mac_failures += 1;
@@ -351,71 +290,16 @@ impl Reactor {
 
     /// Hands over what was appended and sends what may leave.
     fn settle(&mut self) {
-        let mut lane = std::mem::take(&mut self.at_once);
-        self.send_lane(&mut lane);
-        self.at_once = lane;
-        if !self.waiting.entries.is_empty() {
-            // Its event may stand behind many others.
-            self.note_completed();
-        }
-        let durable = self.authorizer.log().durable();
-        let mut done = None;
-        if !self.waiting.entries.is_empty() && durable >= self.waiting_for {
-            done = Some(std::mem::take(&mut self.waiting));
-        }
-        // The next batch goes to the disk before the last one's replies go out: the disk is the slower of the two.
-        self.submit();
-        if let Some(mut lane) = done {
-            self.send_lane(&mut lane);
-            if self.waiting.bytes.capacity() == 0 {
-                self.waiting = lane;
-            } else if self.filling.bytes.capacity() == 0 {
-                self.filling = lane;
+        while let Some(lane) = self.lanes.leaving() {
+            for (origin, replies, bytes) in lane.runs() {
+                self.send(origin.slot, origin.generation, replies, bytes);
             }
-        }
-    }
-
-    /// Hands the open batch to the journal's thread, if that is free, and moves the replies that wait for it along.
-    fn submit(&mut self) {
-        let journal = self.authorizer.log_mut();
-        let position = journal.position();
-        if journal.submit() {
-            self.statistics.batch_records.record(position - self.handed_over);
-            self.handed_over = position;
-        }
-        if self.filling.entries.is_empty() || !self.waiting.entries.is_empty() || self.handed_over < position {
-            return;
-        }
-        std::mem::swap(&mut self.waiting, &mut self.filling);
-        self.waiting_for = position;
-        if self.authorizer.log().durable() >= position {
-            let mut lane = std::mem::take(&mut self.waiting);
-            self.send_lane(&mut lane);
-            self.waiting = lane;
-        }
-    }
-
-    fn send_lane(&mut self, lane: &mut Lane) {
-        let mut start = 0;
-        let mut next = 0;
-        while let Some(first) = lane.entries.get(next) {
-            // Replies to one connection that stand side by side leave in one call.
-            let run = lane.entries[next..]
-                .iter()
-                .take_while(|entry| (entry.slot, entry.generation) == (first.slot, first.generation))
-                .count();
-            let end = lane.entries[next + run - 1].end;
-            self.send(first.slot, first.generation, run as u32, &lane.bytes[start..end]);
-            start = end;
-            next += run;
-        }
-        if !lane.entries.is_empty() {
             let now = self.monotonic();
-            for entry in &lane.entries {
-                self.statistics.latency.record(now.saturating_sub(entry.since));
+            for origin in lane.origins() {
+                self.statistics.latency.record(now.saturating_sub(origin.since));
             }
+            self.lanes.take_back(lane);
         }
-        lane.clear();
     }
 
     fn send(&mut self, slot: u32, generation: u32, replies: u32, bytes: &[u8]) {
@@ -479,15 +363,14 @@ impl Reactor {
 
     /// After a command that did not come from a terminal: hands over what it appended.
     pub fn after_command(&mut self) {
-        // The journal may have flushed on its own to make room.
-        self.handed_over = self.handed_over.max(self.authorizer.log().durable());
+        self.lanes.after_command();
         self.settle();
         self.close_doomed();
     }
 
     /// Waits a moment for the journal alone: replies have reached their bound, and reading on would only add to them.
     fn wait_for_journal(&mut self) {
-        let mut descriptors = [PollFd::from_borrowed_fd(self.authorizer.log().event(), PollFlags::IN)];
+        let mut descriptors = [PollFd::from_borrowed_fd(self.authorizer().log().event(), PollFlags::IN)];
         let timeout = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
         // An interruption or a time-out only means that the next turn looks again.
         let _ = poll(&mut descriptors, Some(&timeout));
@@ -500,7 +383,7 @@ impl Reactor {
 
     /// [`Self::tick`] at a moment of the monotonic clock, in microseconds since the start, and of the wall clock.
     pub fn tick_at(&mut self, now: u64, wall: Timestamp) {
-        self.authorizer.keep_date(wall);
+        self.lanes.authorizer_mut().keep_date(wall);
         for slot in 0..self.slots.len() as u32 {
             let Some(connection) = &self.slots[slot as usize].connection else { continue };
             if !connection.unsent.is_empty() && now.saturating_sub(connection.behind_since) > UNSENT_MICROSECONDS_MAX {
@@ -530,12 +413,10 @@ impl Reactor {
             self.draining = true;
             (0..self.slots.len() as u32).for_each(|slot| self.watch(slot));
         }
-        self.note_completed();
+        self.lanes.note_completed();
         self.settle();
         self.close_doomed();
-        let journal = self.authorizer.log();
-        let mut done =
-            journal.durable() == journal.position() && self.waiting.entries.is_empty() && self.filling.entries.is_empty();
+        let mut done = self.lanes.are_settled();
         for connection in self.slots.iter().filter_map(|slot| slot.connection.as_ref()) {
             done &= connection.has_its_replies();
         }

@@ -13,10 +13,6 @@ pub struct Statistics {
     pub answers: Answers,
     /// Microseconds from a request's first byte to its reply.
     pub latency: Histogram,
-    /// Microseconds that each batch took to be written and synced.
-    pub sync: Histogram,
-    /// Records in each durable batch.
-    pub batch_records: Histogram,
     /// Connections ever taken up.
     pub accepted: u64,
     /// Connections closed, by reason.
@@ -44,11 +40,12 @@ impl Reactor {
     /// All that operators' dashboards ask for, as JSON. Times are in microseconds, money in fen, memory in bytes.
     #[must_use]
     pub fn report(&self) -> serde_json::Value {
-        let ledger = self.authorizer.ledger();
+        let authorizer = self.lanes.authorizer();
+        let ledger = authorizer.ledger();
         let registry = ledger.registry();
-        let journal = self.authorizer.log();
+        let journal = authorizer.log();
         let written = journal.statistics();
-        let statistics = &self.statistics;
+        let (statistics, batches) = (&self.statistics, self.lanes.batches());
         serde_json::json!({
             "position": journal.position(),
             "durable": journal.durable(),
@@ -61,8 +58,8 @@ impl Reactor {
                 "batches": written.batches,
                 "bytes": written.bytes,
                 "torn_bytes": written.torn_bytes,
-                "sync": statistics.sync.report(),
-                "batch_records": statistics.batch_records.report(),
+                "sync": batches.sync.report(),
+                "batch_records": batches.records.report(),
             },
             "requests": statistics.answers.report(),
             "latency": statistics.latency.report(),
@@ -88,10 +85,10 @@ impl Reactor {
             "memory": {
                 "accounts": ledger.accounts().memory(),
                 "cards": registry.cards.memory() + registry.holders.memory(),
-                "terminals": registry.terminals.memory() + registry.merchants.memory() + self.authorizer.keys().memory(),
+                "terminals": registry.terminals.memory() + registry.merchants.memory() + authorizer.keys().memory(),
                 "identities": ledger.identities().memory(),
                 "connections": self.connection_memory(),
-                "replies": self.at_once.bytes.capacity() + self.filling.bytes.capacity() + self.waiting.bytes.capacity(),
+                "replies": self.lanes.memory(),
             },
         })
     }
