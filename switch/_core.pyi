@@ -33,13 +33,15 @@ class Core:
         identity_days: int,
         mac_failures_max: int,
         connections_max: int,
+        accept_date: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Core:
         """Open the journal under its exclusive lock, replay it from its newest sound snapshot on, and be ready to serve.
 
-        `key_encryption_key`: 32 bytes. `timezone`: an IANA name, or "" for the machine's. `progress` is given the record reached, once a
-        second while it replays. Raises CoreError where the journal
-        is in use, damaged, or written under another key.
+        `key_encryption_key`: 32 bytes. `timezone`: an IANA name, or "" for the machine's. `accept_date`: today's campus date,
+        YYYY-MM-DD, as an operator confirms it. `progress` is given the record reached, once a second while it replays. Raises
+        CoreError where the journal is in use, damaged, or written under another key, and where the clock is so far ahead of the
+        business date that it must be confirmed.
         """
     @staticmethod
     def create(journal: str | PathLike[str], *, segment_bytes: int) -> None:

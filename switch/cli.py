@@ -78,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
 
     init = add("init", _init, "Make a data folder: configuration, keys, an empty journal.", config=False)
     init.add_argument("directory", metavar="DIR", type=Path)
-    add("serve", _serve, "Run the switch; prints one JSON line when ready; SIGTERM ends it.")
+    serve = add("serve", _serve, "Run the switch; prints one JSON line when ready; SIGTERM ends it.")
+    serve.add_argument(
+        "--accept-date", metavar="YYYY-MM-DD", help="confirm today's campus date, where a start asks for it after a long closure"
+    )
     load = add("import", _import, "Import merchants, terminals and cards from CSV files, into the running switch or before its start.")
     load.add_argument("files", metavar="FILE.csv", type=Path, nargs="+")
     check = add("verify", _verify, "Check the whole journal of a switch that is not running.", config=False)
@@ -115,7 +118,7 @@ def _serve(options: argparse.Namespace) -> int:
     from switch.serve import run  # noqa: PLC0415 - only this command needs the servers
 
     config = configuration.load(options.config)
-    trio.run(run, config, lambda line: print(line, flush=True))
+    trio.run(run, config, lambda line: print(line, flush=True), options.accept_date)
     return 0
 
 

@@ -63,6 +63,8 @@ class Statistics(msgspec.Struct, frozen=True):
     position: int
     durable: int
     business_date: str
+    clock_ahead_days: int
+    """Days by which the clock is ahead of the business date and is not followed; 0 while it is."""
     room: bool
     """Whether the journal has room for another record."""
     journal: JournalStatistics
@@ -103,6 +105,8 @@ class _Switch(Collector):
         yield GaugeMetricFamily("switch_journal_room", "Whether the journal has room for another record.", value=now.room)
         yield GaugeMetricFamily("switch_journal_position", "The last record decided.", value=now.position)
         yield GaugeMetricFamily("switch_journal_durable_position", "The last record on stable storage.", value=now.durable)
+        ahead = "Days by which the clock is ahead of the business date and is not followed; 0 while it is."
+        yield GaugeMetricFamily("switch_clock_ahead_days", ahead, value=now.clock_ahead_days)
         yield GaugeMetricFamily("switch_settled_position", "The last record in PostgreSQL.", value=settled.settled)
         lag = max(0, now.durable - settled.settled)
         yield GaugeMetricFamily("switch_settlement_lag_records", "Durable records that PostgreSQL does not have yet.", value=lag)

@@ -59,8 +59,11 @@ log = logging.getLogger("switch")
 
 
 @contextmanager
-def open_core(config: Config, connections_max: int) -> Iterator[Core]:
-    """The core on the configuration's journal, closed at the end. Raises CoreError and ConfigError."""
+def open_core(config: Config, connections_max: int, accept_date: str | None = None) -> Iterator[Core]:
+    """The core on the configuration's journal, closed at the end. Raises CoreError and ConfigError.
+
+    `accept_date`: the campus's date, YYYY-MM-DD, confirmed after a long closure.
+    """
     core = Core(
         journal=config.journal.folder,
         key_encryption_key=config.key_encryption_key(),
@@ -70,6 +73,7 @@ def open_core(config: Config, connections_max: int) -> Iterator[Core]:
         identity_days=config.policy.identity_days,
         mac_failures_max=config.terminals.mac_failures_max,
         connections_max=connections_max,
+        accept_date=accept_date,
         progress=lambda record: log.info("replaying the journal: at record %d", record),
     )
     for remark in core.remarks:
@@ -229,12 +233,12 @@ async def _end(process: trio.Process) -> None:
             await process.wait()
 
 
-async def run(config: Config, announce: Callable[[str], None]) -> None:
-    """Run the switch until SIGTERM or SIGINT; `announce` gets the ready line.
+async def run(config: Config, announce: Callable[[str], None], accept_date: str | None = None) -> None:
+    """Run the switch until SIGTERM or SIGINT; `announce` gets the ready line. For `accept_date` see `open_core`.
 
     Raises CoreError where the journal cannot be opened, ConfigError where a listener or a key cannot be had.
     """
-    with open_core(config, _raise_descriptor_limit(config.terminals.connections_max)) as core:
+    with open_core(config, _raise_descriptor_limit(config.terminals.connections_max), accept_date) as core:
         # Only now: until the journal is replayed, a signal may simply end the process.
         stopping = _end_on_signals()
         with _refusal(config, "terminals", config.terminals.host, config.terminals.port):

@@ -18,7 +18,7 @@ import ssl
 import subprocess
 import sys
 import zoneinfo
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -329,17 +329,17 @@ class Switch:
 
     # The process. These block; from trio by `in_thread`.
 
-    def start(self, *before: str) -> None:
-        """Begin, and wait for the ready line."""
-        self.spawn(*before)
+    def start(self, *before: str, arguments: Sequence[str] = ()) -> None:
+        """Begin, with these arguments more, and wait for the ready line."""
+        self.spawn(*before, arguments=arguments)
         assert self.until_ready(), f"the switch ended with code {self.ended()}:\n{self.log}"
 
-    def spawn(self, *before: str) -> None:
+    def spawn(self, *before: str, arguments: Sequence[str] = ()) -> None:
         """Begin, without a wait. `before` is put in front of the command; the process must stay its own."""
         assert self.process is None
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*before, PROGRAM, "serve", "--config", self.file],
+                [*before, PROGRAM, "serve", "--config", self.file, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

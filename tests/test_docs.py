@@ -323,6 +323,7 @@ def exported_metrics() -> set[str]:
         position=1,
         durable=1,
         business_date="2026-11-22",
+        clock_ahead_days=0,
         room=True,
         journal=JournalStatistics(
             mode="O_DIRECT|O_DSYNC",

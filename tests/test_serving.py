@@ -251,6 +251,7 @@ class CoreDouble:
                 position=7,
                 durable=6,
                 business_date="2026-11-22",
+                clock_ahead_days=0,
                 room=self.room,
                 journal=journal,
                 requests=[],

@@ -60,6 +60,7 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
         policy: Policy { amount_max: 5_000_000, identity_days: 8 },
         timezone: "UTC".to_owned(),
         key: KeyEncryptionKey::new(&[7; KeyEncryptionKey::BYTES]),
+        accept_date: None,
     };
     let nonces = || fastrand::u64(..).to_be_bytes();
     let mut core = Authorizer::new(Ledger::new(), Batch::default(), settings, nonces, wall_clock())?;

@@ -35,6 +35,14 @@ pub const SIGN_ONS_AT_ONCE: u64 = 100;
 /// Days by which a terminal's date may be ahead of the business date: a terminal whose clock passes midnight first.
 pub const CLOCK_AHEAD_DAYS: u16 = 1;
 
+/// Days by which the clock of a running switch may move the business date on at once: a long weekend of a machine that slept.
+/// A clock that is further ahead is wrong until an operator says otherwise, because the business date never goes back.
+pub const CUTOVER_DAYS_MAX: u16 = 3;
+
+/// Days by which a start may move the business date on: the longest holiday. With the days for which identities are kept it
+/// stays below half a year, beyond which DE13, which has no year, would make an old message another year's and so a new one.
+pub const CLOSURE_DAYS_MAX: u16 = 100;
+
 /// Bytes of one file to import: a whole file is one batch of the journal, so that all of it is there after a crash or nothing.
 pub const IMPORT_BYTES_MAX: usize = 256 << 20;
 

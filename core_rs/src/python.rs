@@ -16,6 +16,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::authorizer::{Authorizer, Settings};
+use crate::calendar::Date;
 use crate::evidence::Evidence;
 use crate::import::import;
 use crate::journal::{FolderStorage, Journal, Locked, Options, identity};
@@ -79,7 +80,7 @@ impl Core {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (*, journal, key_encryption_key, timezone, segment_bytes, amount_max, identity_days, mac_failures_max, connections_max, progress = None))]
+    #[pyo3(signature = (*, journal, key_encryption_key, timezone, segment_bytes, amount_max, identity_days, mac_failures_max, connections_max, accept_date = None, progress = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments, one a setting")]
     fn new(
         py: Python<'_>,
@@ -91,12 +92,20 @@ impl Core {
         identity_days: u16,
         mac_failures_max: u32,
         connections_max: usize,
+        accept_date: Option<&str>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
         let key = key_encryption_key.try_into().map_err(|_| {
             failed(format!("the key encryption key has {} bytes; it needs {}", key_encryption_key.len(), KeyEncryptionKey::BYTES))
         })?;
-        let settings = Settings { policy: Policy { amount_max, identity_days }, timezone, key: KeyEncryptionKey::new(key) };
+        let accept_date = match accept_date {
+            Some(text) => {
+                Some(Date::parse(text).ok_or_else(|| failed(format!("--accept-date {text:?} is not a date; write YYYY-MM-DD")))?)
+            }
+            None => None,
+        };
+        let policy = Policy { amount_max, identity_days };
+        let settings = Settings { policy, timezone, key: KeyEncryptionKey::new(key), accept_date };
         let bounds = Bounds { connections_max, mac_failures_max };
         let mut told = Instant::now();
         let mut tell = |position: u64| {

@@ -9,11 +9,12 @@ use college::{
 };
 use proptest::prelude::*;
 use switch_core::authorizer::{Authorizer, Replies, Settings};
+use switch_core::calendar::Timestamp;
 use switch_core::import::import;
 use switch_core::iso8583::{Message, Tpdu};
 use switch_core::ledger::Ledger;
 use switch_core::ledger::identities::State;
-use switch_core::limits::{SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE};
+use switch_core::limits::{CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE};
 use switch_core::mac::MacKey;
 use switch_core::stats::Operation;
 
@@ -29,13 +30,17 @@ fn signed_on() -> (Core, Terminal) {
 
 /// What the same records make of an empty ledger: the switch after a restart.
 fn restarted(authorizer: &Core) -> Core {
+    restarted_at(authorizer, settings(), NOON).expect("its own keys")
+}
+
+fn restarted_at(authorizer: &Core, settings: Settings, now: Timestamp) -> Result<Core, String> {
     let mut ledger = Ledger::new();
     for (position, record) in (1..).zip(&authorizer.log().records) {
         ledger.replay(position, record).expect("its own records");
     }
     assert_eq!(ledger.digest(), authorizer.ledger().digest());
     let log = Memory { records: authorizer.log().records.clone(), full: false };
-    Authorizer::new(ledger, log, settings(), nonces, NOON).expect("its own keys")
+    Authorizer::new(ledger, log, settings, nonces, now)
 }
 
 /// Asks, and checks that nothing changed.
@@ -173,6 +178,56 @@ fn the_identity_window_has_the_days_it_should() {
     // A stored answer keeps the business date of its decision.
     let answer = ask(&mut authorizer, &till.purchase(12, "1001", 1), Some(till.key()));
     assert_eq!((answer.code().as_str(), answer.number(15)), ("00", Some(1122)));
+}
+
+#[test]
+fn a_running_switch_does_not_follow_a_clock_that_is_far_ahead() {
+    let (mut authorizer, till) = signed_on();
+    let purchase = till.purchase(10, "1001", 850);
+    let first = ask(&mut authorizer, &purchase, Some(till.key()));
+    let days = |days: u16| NOON + u64::from(days) * DAY;
+    // A year on, the same DE13 would be another day's, and the purchase a new one.
+    for jump in [CUTOVER_DAYS_MAX + 1, 100, 183, 365, 366, 20_000] {
+        let before = authorizer.log().records.len();
+        authorizer.keep_date(days(jump));
+        assert_eq!((authorizer.ledger().business_date(), authorizer.clock_ahead_days()), (college::date("2026-11-22"), jump));
+        assert_eq!(authorizer.log().records.len(), before);
+        assert_eq!(ask_in_vain(&mut authorizer, &purchase, Some(till.key())).body(), first.body());
+    }
+    authorizer.keep_date(NOON);
+    assert_eq!(authorizer.clock_ahead_days(), 0);
+    authorizer.keep_date(days(CUTOVER_DAYS_MAX));
+    assert_eq!((authorizer.ledger().business_date(), authorizer.clock_ahead_days()), (college::date("2026-11-25"), 0));
+    assert_eq!(ask_in_vain(&mut authorizer, &purchase, Some(till.key())).body(), first.body());
+}
+
+#[test]
+fn a_start_far_ahead_of_the_business_date_must_be_confirmed() {
+    let (authorizer, _) = signed_on();
+    let at = |days: u16, accept_date: Option<&str>| {
+        let settings = Settings { accept_date: accept_date.map(college::date), ..settings() };
+        restarted_at(&authorizer, settings, NOON + u64::from(days) * DAY)
+    };
+    for days in [0, CUTOVER_DAYS_MAX + 1, CLOSURE_DAYS_MAX] {
+        let started = at(days, None).expect("a closure that needs no word");
+        assert_eq!(started.ledger().business_date().0, authorizer.ledger().business_date().0 + days);
+    }
+    let refused = |days, accept_date| at(days, accept_date).err().expect("refused");
+    let sentence = refused(CLOSURE_DAYS_MAX + 1, None);
+    for part in ["2027-03-03", "101 days after the business date 2026-11-22", "switch serve --accept-date 2027-03-03"] {
+        assert!(sentence.contains(part), "{sentence}");
+    }
+    assert!(refused(365, None).contains("--accept-date 2027-11-22"));
+    // Whatever is confirmed, it must be today.
+    for (days, date) in [(101, "2027-03-02"), (101, "2027-03-04"), (0, "2026-11-23")] {
+        assert!(refused(days, Some(date)).contains(&format!("--accept-date names {date}, but")), "{days} {date}");
+    }
+    let confirmed = at(365, Some("2027-11-22")).expect("confirmed");
+    assert_eq!((confirmed.ledger().business_date(), confirmed.clock_ahead_days()), (college::date("2027-11-22"), 0));
+    // A ledger without a date takes whatever comes first, at its start or, where the clock was not set yet, while it runs.
+    let mut early = Authorizer::new(Ledger::new(), Memory::default(), settings(), nonces, 0).expect("the first start");
+    early.keep_date(NOON);
+    assert_eq!(early.ledger().business_date(), college::date("2026-11-22"));
 }
 
 #[test]

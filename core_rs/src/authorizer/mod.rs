@@ -23,7 +23,7 @@ use crate::ledger::command::encode;
 use crate::ledger::identities::{Content, Family, Place, Remembered};
 use crate::ledger::registry::TerminalKind;
 use crate::ledger::{Command, Ledger, Outcome, Policy, Request, Response};
-use crate::limits::{DECISION_BYTES_MAX, POSITION_MAX, SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE};
+use crate::limits::{CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, DECISION_BYTES_MAX, POSITION_MAX, SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE};
 use crate::mac::{KeyEncryptionKey, MacKey};
 use crate::session::{KeyRing, KeySlot, Nonces};
 use crate::stats::Operation;
@@ -81,6 +81,8 @@ pub struct Settings {
     pub timezone: String,
     /// The switch's own key.
     pub key: KeyEncryptionKey,
+    /// Today's campus date as an operator confirms it, after a closure that is longer than a wrong clock is likely to make.
+    pub accept_date: Option<Date>,
 }
 
 /// The ledger with its keys, its journal and its calendar.
@@ -89,6 +91,8 @@ pub struct Authorizer<L> {
     keys: KeyRing,
     log: L,
     calendar: CampusCalendar,
+    /// Days by which the calendar is ahead of the business date and is not followed; 0 while it is.
+    clock_ahead_days: u16,
     record: Vec<u8>,
     days: Days,
     /// The day that [`Self::month_day`] was asked for last.
@@ -119,12 +123,33 @@ struct Inbound<'a> {
     slot: KeySlot,
 }
 
+/// The business date of a ledger that has none yet: whatever the calendar says first is taken.
+const NO_DATE: Date = Date(0);
+
+/// Whether a start may move the business date on to `today`, unless an operator has confirmed it.
+fn refuse_wrong_clock(business_date: Date, today: Date, accepted: Option<Date>) -> Result<(), String> {
+    if let Some(accepted) = accepted.filter(|accepted| *accepted != today) {
+        return Err(format!(
+            "--accept-date names {accepted}, but by this machine's clock the campus's date is {today}; set the clock right, or name that date if it is right"
+        ));
+    }
+    let ahead = today.0.saturating_sub(business_date.0);
+    if ahead > CLOSURE_DAYS_MAX && business_date != NO_DATE && accepted.is_none() {
+        return Err(format!(
+            "by this machine's clock the campus's date is {today}, {ahead} days after the business date {business_date}, and a date once taken cannot be taken back; \
+             set the clock right, or, if the switch was really out of use for so long, confirm it once by: switch serve --accept-date {today}"
+        ));
+    }
+    Ok(())
+}
+
 impl<L: Log> Authorizer<L> {
     /// Takes over a ledger that was replayed from `log`, and writes down the policy if it is another than before.
     /// `nonces` gives the switch's nonces: random in service.
     ///
     /// # Errors
-    /// A sentence, where the time zone is unknown or the switch's own key does not open a terminal's master key.
+    /// A sentence, where the time zone is unknown, the switch's own key does not open a terminal's master key, or the clock is so
+    /// far ahead of the business date that it must be confirmed.
     pub fn new(ledger: Ledger, log: L, settings: Settings, nonces: fn() -> [u8; 8], now: Timestamp) -> Result<Self, String> {
         let mut keys = KeyRing::new(settings.key);
         for (index, terminal) in ledger.registry().terminals.rows().iter().enumerate() {
@@ -136,12 +161,14 @@ impl<L: Log> Authorizer<L> {
             }
             keys.refresh(index as u32, &terminal.id, &terminal.wrapped_key, terminal.session);
         }
-        let calendar = CampusCalendar::new(&settings.timezone)?;
+        let mut calendar = CampusCalendar::new(&settings.timezone)?;
+        refuse_wrong_clock(ledger.business_date(), calendar.date(now), settings.accept_date)?;
         let mut authorizer = Self {
             ledger,
             keys,
             log,
             calendar,
+            clock_ahead_days: 0,
             record: Vec::with_capacity(256),
             days: Days::default(),
             printed: (Date(0), 101),
@@ -153,7 +180,7 @@ impl<L: Log> Authorizer<L> {
         if authorizer.ledger.policy() != settings.policy {
             authorizer.decide(now, &Command::Policy(settings.policy));
         }
-        authorizer.keep_date(now);
+        authorizer.move_date(now);
         Ok(authorizer)
     }
 
@@ -180,12 +207,29 @@ impl<L: Log> Authorizer<L> {
         &mut self.log
     }
 
-    /// Moves the business date on where the campus's calendar has. A clock set back changes nothing.
+    /// Moves the business date on where the campus's calendar has. A clock set back changes nothing, and one that is more than
+    /// [`CUTOVER_DAYS_MAX`] ahead is not followed: the date could never be taken back. [`Self::clock_ahead_days`] tells.
     pub fn keep_date(&mut self, now: Timestamp) {
+        let ahead = self.calendar.date(now).0.saturating_sub(self.ledger.business_date().0);
+        let is_first = self.ledger.business_date() == NO_DATE;
+        self.clock_ahead_days = if ahead > CUTOVER_DAYS_MAX && !is_first { ahead } else { 0 };
+        if ahead > 0 && self.clock_ahead_days == 0 {
+            self.move_date(now);
+        }
+    }
+
+    fn move_date(&mut self, now: Timestamp) {
         let today = self.calendar.date(now);
         if today > self.ledger.business_date() && self.log.has_room(DECISION_BYTES_MAX) {
             self.decide(now, &Command::Cutover(today));
         }
+    }
+
+    /// Days by which the calendar is ahead of the business date and is not followed, because the clock is taken to be wrong; 0
+    /// while it is followed.
+    #[must_use]
+    pub fn clock_ahead_days(&self) -> u16 {
+        self.clock_ahead_days
     }
 
     /// Applies a command and writes it down: the one way in which the ledger changes. The caller has seen that there is room.

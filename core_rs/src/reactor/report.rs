@@ -50,6 +50,7 @@ impl Reactor {
             "position": journal.position(),
             "durable": journal.durable(),
             "business_date": ledger.business_date().to_string(),
+            "clock_ahead_days": authorizer.clock_ahead_days(),
             "journal": {
                 "mode": written.mode,
                 "segment": written.segment,

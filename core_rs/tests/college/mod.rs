@@ -78,7 +78,7 @@ pub(crate) fn key_encryption_key() -> KeyEncryptionKey {
 
 pub(crate) fn settings() -> Settings {
     let policy = Policy { amount_max: AMOUNT_MAX, identity_days: IDENTITY_DAYS };
-    Settings { policy, timezone: "Asia/Shanghai".to_owned(), key: key_encryption_key() }
+    Settings { policy, timezone: "Asia/Shanghai".to_owned(), key: key_encryption_key(), accept_date: None }
 }
 
 /// Nonces that differ from each other and are the same in every run.
