@@ -1,15 +1,17 @@
 //! The journal keeps what it acknowledged through every crash, and refuses everything that no crash explains.
 
+use std::any::Any;
 use std::collections::VecDeque;
+use std::io;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use rustix::event::{PollFd, PollFlags, poll};
 use switch_core::journal::{
-    BLOCK_BYTES, DurableMark, FolderStorage, Identity, Journal, JournalError, MemoryStorage, Options, Reader, SECTOR_BYTES,
-    Storage, inspect,
+    Access, BLOCK_BYTES, DurableMark, File, FolderStorage, Identity, Journal, JournalError, MemoryStorage, Options, Reader,
+    SECTOR_BYTES, Storage, inspect,
 };
 
 const IDENTITY: Identity = *b"a test's journal";
@@ -359,6 +361,56 @@ fn a_crash_during_recovery_is_recovered_from() {
             }
         }
     }
+}
+
+/// A storage that notes when names are brought to disk and when a file is opened for durable writes.
+struct Watched {
+    storage: MemoryStorage,
+    seen: Mutex<Vec<String>>,
+}
+
+impl Storage for Watched {
+    fn place(&self, name: &str) -> String {
+        self.storage.place(name)
+    }
+    fn mode(&self) -> &'static str {
+        self.storage.mode()
+    }
+    fn lock(&self) -> io::Result<Option<Box<dyn Any + Send>>> {
+        self.storage.lock()
+    }
+    fn names(&self) -> io::Result<Vec<String>> {
+        self.storage.names()
+    }
+    fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<()> {
+        self.storage.create_zeroed(name, bytes)
+    }
+    fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
+        if access == Access::Durable {
+            self.seen.lock().expect("one thread").push(name.to_owned());
+        }
+        self.storage.open(name, access)
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.storage.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.storage.remove(name)
+    }
+    fn sync_names(&self) -> io::Result<()> {
+        self.seen.lock().expect("one thread").push("all names".to_owned());
+        self.storage.sync_names()
+    }
+}
+
+#[test]
+fn a_name_that_a_dead_process_gave_is_on_disk_before_anything_rests_on_it() {
+    let (storage, _) = filled();
+    let watched = Arc::new(Watched { storage: storage.reopened(), seen: Mutex::default() });
+    let storage: Arc<dyn Storage> = Arc::clone(&watched) as Arc<dyn Storage>;
+    Journal::open_driven(&storage, &SMALL, &mut |_, _| Ok(())).expect("a sound journal");
+    let seen = watched.seen.lock().expect("one thread");
+    assert!(seen.len() > 1 && seen[0] == "all names", "{seen:?}");
 }
 
 #[test]

@@ -182,6 +182,10 @@ impl Storage for MemoryStorage {
         drop(std::mem::take(&mut disk.contents[inode]));
         Ok(())
     }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.disk().check()
+    }
 }
 
 struct NewMemoryFile {

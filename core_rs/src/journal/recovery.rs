@@ -7,7 +7,7 @@
 //! disk. So a crash leaves one of these:
 //!
 //! 1. *While a segment is prepared:* a file ending in `.new`, which is removed; or a whole one that holds nothing yet,
-//!    which is used.
+//!    which is used, once its name is on disk: the process may have died between giving the name and that.
 //! 2. *While a batch or footer is written:* any choice of its sectors. If the first one is there, its head says how far
 //!    the structure reaches, and beyond it all is zero. If not, all that is not zero behind the last sound structure is
 //!    of this one write. In both cases a sector is missing, nobody was told of the batch, and it is overwritten with
@@ -139,6 +139,9 @@ pub(super) fn recover(
             storage.remove(&name).map_err(|error| failed(&**storage, "remove", &name, error))?;
         }
     }
+    // A segment may have got its name from a process that ended before the name was on disk. What is written to it counts as
+    // durable, so its name must be there first.
+    storage.sync_names().map_err(|error| failed(&**storage, "sync the names in", "", error))?;
     let open = |number| Segment::open(&**storage, number, Access::Durable, Some(walk.identity), walk.chain.position + 1);
     let (segment, _) = open(walk.segment.number)?;
     let written = clear(&segment, walk.offset, torn_bytes).and_then(|()| match walk.last {

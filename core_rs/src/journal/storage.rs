@@ -129,6 +129,12 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// The operating system's.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Brings to disk which names there are: those that a process before has made, given and removed as well.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn sync_names(&self) -> io::Result<()>;
 }
 
 /// A folder of the file system.
@@ -333,6 +339,10 @@ impl NewFile for NewFolderFile {
 
     fn finish(self: Box<Self>) -> io::Result<()> {
         self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.sync_folder()
     }
 }
 
