@@ -3,6 +3,8 @@
 # make bench  figures of this machine                  make clean   takes away all that these make
 # make fuzz   coverage-guided fuzzing: SECONDS=60 for each target, or TARGET=message alone
 # make chaos  the real process killed ROUNDS=200 times and failed at every system call of its journal; SEED=n repeats one
+# make simulate SEEDS=100000 FIRST=1   so many simulated campuses with everything that can break, on all cores;
+#                                      SEEDS=1 FIRST=4711 TRACE=1 shows one of them, a line an event
 #
 # Each target sets up what it needs inside .venv and does again only what has changed. Needed beforehand:
 # Python 3.11 or later, a Rust toolchain and a C linker, for tests strace and a C++ compiler; what is missing is named before
@@ -13,11 +15,15 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-programs chaos lint bench fuzz fuzz-shortly fuzz-build fuzz-tools clean
+.PHONY: build demo test test-programs chaos simulate lint bench fuzz fuzz-shortly fuzz-build fuzz-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
+
+# What `make simulate` runs.
+SEEDS ?= 10000
+FIRST ?= 1
 
 # The first Python that is new enough; PYTHON=... on the command line or in the environment chooses another.
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -114,6 +120,9 @@ fuzz-tools:
 bench: build
 	cargo build --release --locked --quiet -p switch_benchmarks
 	python benchmarks/run.py --output target/benchmark.json
+
+simulate:
+	@cargo run --profile simulator --locked --quiet -p switch_simulator -- --first $(FIRST) --seeds $(SEEDS) $(if $(TRACE),--trace)
 
 clean:
 	rm -rf $(VENV) target dist .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use rustix::event::{PollFd, PollFlags, poll};
 use switch_core::journal::{
-    Access, BLOCK_BYTES, DurableMark, File, FolderStorage, Identity, Journal, JournalError, MemoryStorage, Options, Reader,
-    SECTOR_BYTES, Storage, inspect,
+    Access, BLOCK_BYTES, DurableMark, File, FolderStorage, Identity, Journal, JournalError, MemoryStorage, NewFile, Options,
+    Reader, SECTOR_BYTES, Storage, inspect,
 };
 
 const IDENTITY: Identity = *b"a test's journal";
@@ -384,6 +384,9 @@ impl Storage for Watched {
     }
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<()> {
         self.storage.create_zeroed(name, bytes)
+    }
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>> {
+        self.storage.create(name)
     }
     fn open(&self, name: &str, access: Access) -> io::Result<Arc<dyn File>> {
         if access == Access::Durable {

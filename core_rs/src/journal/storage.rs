@@ -316,6 +316,10 @@ impl Storage for FolderStorage {
         fs::remove_file(self.folder.join(name))?;
         self.sync_folder()
     }
+
+    fn sync_names(&self) -> io::Result<()> {
+        self.sync_folder()
+    }
 }
 
 struct NewFolderFile {
@@ -339,10 +343,6 @@ impl NewFile for NewFolderFile {
 
     fn finish(self: Box<Self>) -> io::Result<()> {
         self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()
-    }
-
-    fn sync_names(&self) -> io::Result<()> {
-        self.sync_folder()
     }
 }
 
