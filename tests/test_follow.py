@@ -152,7 +152,7 @@ def test_a_stop_brings_what_became_durable_during_the_last_commit(
 
     async def run() -> None:
         Replica.make_durable(journal, 300)
-        watched = Watched(database_url, journal)
+        watched = Watched(database_url, journal, NO_UPKEEP)
         followers.append(watched.follower)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await watched.follower.run()

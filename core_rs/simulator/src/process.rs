@@ -255,10 +255,9 @@ impl World {
     fn start_refused(&mut self, error: &JournalError) -> Result<(), Failure> {
         note!(self, "the start is refused: {error}");
         let kind = match error {
-            JournalError::Damaged { .. } | JournalError::Rejected { .. } => Some("lie.refused_damaged"),
+            // Cut: the one snapshot that could stand in for what was taken away cannot be read.
+            JournalError::Damaged { .. } | JournalError::Rejected { .. } | JournalError::Cut { .. } => Some("lie.refused_damaged"),
             JournalError::Lost { .. } => Some("lie.refused_lost"),
-            // The one snapshot that could stand in for what was taken away cannot be read.
-            JournalError::Cut { .. } => Some("lie.refused_damaged"),
             // The repair itself was misdirected, and what is written once more is verified once more.
             JournalError::Io { error, .. } if error.to_string().contains("reads differently") => Some("lie.refused_damaged"),
             _ => None,
