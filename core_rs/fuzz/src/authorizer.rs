@@ -11,6 +11,7 @@ use switch_core::iso8583::frame::{self, Split};
 use switch_core::iso8583::{Message, Tpdu};
 use switch_core::ledger::accounts::Owner;
 use switch_core::ledger::{Ledger, Response};
+use switch_core::limits::{CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX};
 use switch_core::mac::MacKey;
 use switch_core::stats::Operation;
 
@@ -122,6 +123,8 @@ struct Run {
     /// Each terminal's session key before the newest.
     previous: Vec<Option<MacKey>>,
     now: Timestamp,
+    /// The business date of [`NOON`].
+    first: Date,
     /// The request before: TPDU and message.
     last: Option<(Option<Tpdu>, Vec<u8>)>,
 }
@@ -144,7 +147,8 @@ impl Signature {
 pub fn check(data: &[u8]) {
     NONCES.with(|count| count.set(1 << 48));
     let (core, terminals) = begun();
-    let mut run = Run { core, previous: terminals.iter().map(|_| None).collect(), terminals, now: NOON, last: None };
+    let first = core.ledger().business_date();
+    let mut run = Run { core, first, previous: terminals.iter().map(|_| None).collect(), terminals, now: NOON, last: None };
     let mut input = Input(data);
     for _ in 0..STEPS_MAX {
         if run.step(&mut input).is_none() {
@@ -180,7 +184,8 @@ impl Run {
                 self.now = (self.now + hours).saturating_sub(DAY);
                 let date = self.core.ledger().business_date();
                 self.core.keep_date(self.now);
-                assert!(self.core.ledger().business_date() >= date);
+                let after = self.core.ledger().business_date();
+                assert!((date..=Date(date.0 + CUTOVER_DAYS_MAX)).contains(&after), "a date moves on, and not far at a time");
                 self.hold();
             }
             5 => self.core.log_mut().full ^= true,
@@ -343,6 +348,12 @@ impl Run {
     /// The switch as the next process would find it: the same records, the same state.
     fn restart(&mut self) {
         assert_eq!(replayed(&self.core.log().records).digest(), self.core.ledger().digest());
+        let date = self.core.ledger().business_date();
+        let noon = NOON + DAY * u64::from(date.0 - self.first.0);
+        if self.now > noon + DAY * u64::from(CLOSURE_DAYS_MAX) {
+            // A start would not believe this clock: it is set right first.
+            self.now = noon;
+        }
         self.core = restarted(&self.core.log().records, self.now);
         self.hold();
     }
