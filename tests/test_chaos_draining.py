@@ -57,18 +57,22 @@ class Caller:
         self.asked += requests
         return b"".join(frame(encode(request, self._device.key)) for request in requests)
 
-    async def send(self, count: int, *, rest: bytes = b"") -> None:
-        """So many purchases at once, and perhaps the beginning of another frame."""
-        await self.send_bytes(self.purchases(count) + rest)
+    async def send(self, count: int, *, rest: bytes = b"") -> bool:
+        """So many purchases at once, and perhaps the beginning of another frame. False: the switch has closed the connection."""
+        return await self.send_bytes(self.purchases(count) + rest)
 
-    async def send_bytes(self, data: bytes) -> None:
-        await self._stream.send_all(data)
+    async def send_bytes(self, data: bytes) -> bool:
+        """Send it. False: the switch has closed the connection."""
+        try:
+            await self._stream.send_all(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True
 
     async def send_on(self) -> None:
         """Send for as long as the connection takes it."""
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while True:
-                await self.send(10)
+        while await self.send(10):
+            pass
 
     async def read_on(self, *, bytes_max: int = 65_536, pause: float = 0.0) -> None:
         """Read until the switch has closed the connection, so many bytes at a time."""
@@ -167,11 +171,12 @@ async def test_what_was_read_is_answered(own: Switch, chance: random.Random) -> 
         await trio.sleep(chance.uniform(0, 0.4))
         for caller in broken_off:
             caller.break_off()
-        # So that the end meets sockets full of requests, and batches in every state.
-        for caller, volley in volleys:
+        # So that the end meets sockets full of requests, and batches in every state: half of them before the signal, half behind it.
+        for caller, volley in volleys[::2]:
             await caller.send_bytes(volley)
         async with ends(own, gateway.DRAIN_SECONDS, chance):
-            pass
+            for caller, volley in volleys[1::2]:
+                nursery.start_soon(caller.send_bytes, volley)
     await agree(own, readers, others)
     assert {caller.approved for caller in (*half_open, *half_sent)} == {50}
 
