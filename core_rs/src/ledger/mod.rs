@@ -165,44 +165,49 @@ impl Ledger {
     /// # Panics
     /// Where the command could not have been made by this switch: callers check files and messages before.
     pub fn apply(&mut self, timestamp: Timestamp, command: &Command<'_>) -> Outcome {
+        let mut outcome = Outcome::of(Response::Approved);
+        self.apply_into(timestamp, command, &mut outcome);
+        outcome
+    }
+
+    /// [`Self::apply`] into an outcome that says [`Response::Approved`] and nothing more. It is filled in place: to copy what was
+    /// just written piece by piece, the processor would wait until all that was written before has reached its cache.
+    fn apply_into(&mut self, timestamp: Timestamp, command: &Command<'_>, outcome: &mut Outcome) {
         let position = self.position + 1;
-        let outcome = match command {
+        match command {
             Command::Policy(policy) => {
                 assert!(policy.identity_days > 0, "identities are kept for a day at least");
                 self.policy = *policy;
                 self.forget();
-                Outcome::of(Response::Approved)
             }
             Command::Cutover(date) => {
                 assert!(*date > self.business_date, "the business date only moves on");
                 self.business_date = *date;
                 self.forget();
-                Outcome::of(Response::Approved)
             }
-            Command::Imported { .. } => Outcome::of(Response::Approved),
-            Command::Merchant { .. } | Command::Terminal { .. } | Command::Card { .. } => self.enter(command),
+            Command::Imported { .. } => {}
+            Command::Merchant { .. } | Command::Terminal { .. } | Command::Card { .. } => self.enter(command, outcome),
             Command::SignOn { request, terminal_nonce, switch_nonce } => {
                 let place = self.remember(position, request, Response::Approved);
                 self.identities.keep_nonce(place, position, *switch_nonce);
                 self.terminal(request).session.sign_on(Nonces { terminal: *terminal_nonce, switch: *switch_nonce });
-                Outcome { place: Some(place), ..Outcome::of(Response::Approved) }
+                outcome.place = Some(place);
             }
             Command::SignOff(request) => {
                 self.terminal(request).session.sign_off();
-                self.remembered(position, request, Response::Approved)
+                self.remembered(position, request, Response::Approved, outcome);
             }
-            Command::Purchase { request, purse } => self.purchase(position, request, *purse),
-            Command::Reversal { request, original } => self.reversal(position, request, *original),
-            Command::Unknown(request) => self.remembered(position, request, Response::InvalidTransaction),
-        };
+            Command::Purchase { request, purse } => self.purchase(position, request, *purse, outcome),
+            Command::Reversal { request, original } => self.reversal(position, request, *original, outcome),
+            Command::Unknown(request) => self.remembered(position, request, Response::InvalidTransaction, outcome),
+        }
         if outcome.response.is_remembered() {
             self.position = position;
-            assert_balanced(command, position, &outcome);
+            assert_balanced(command, position, outcome);
             if let Some(request) = command.request() {
                 self.note_activity(timestamp, request);
             }
         }
-        outcome
     }
 
     fn note_activity(&mut self, timestamp: Timestamp, request: &Request) {
@@ -242,13 +247,12 @@ impl Ledger {
     }
 
     /// A decision that is remembered and does nothing else.
-    fn remembered(&mut self, position: u64, request: &Request, response: Response) -> Outcome {
-        let place = self.remember(position, request, response);
-        Outcome { place: Some(place), ..Outcome::of(response) }
+    fn remembered(&mut self, position: u64, request: &Request, response: Response, outcome: &mut Outcome) {
+        outcome.response = response;
+        outcome.place = Some(self.remember(position, request, response));
     }
 
-    fn enter(&mut self, command: &Command<'_>) -> Outcome {
-        let mut outcome = Outcome::of(Response::Approved);
+    fn enter(&mut self, command: &Command<'_>, outcome: &mut Outcome) {
         match *command {
             Command::Merchant { id, name, category, fee_bp } => match self.registry.merchants.find(&id) {
                 Some(index) => {
@@ -304,7 +308,6 @@ impl Ledger {
             }
             _ => unreachable!("only parties are entered"),
         }
-        outcome
     }
 
     fn open_holder(&mut self, id: HolderId, opening: [i64; 2]) -> u32 {

@@ -1,6 +1,5 @@
 //! The purchase: a card's purses pay a merchant.
 
-use super::accounts::Movements;
 use super::identities::State;
 use super::registry::{Card, CardStatus};
 use super::{Ledger, Outcome, PurseChoice, Request, Response};
@@ -32,7 +31,7 @@ fn split(amount: i64, [cash, subsidy]: [i64; 2], purse: PurseChoice, takes_subsi
 }
 
 impl Ledger {
-    pub(super) fn purchase(&mut self, position: u64, request: &Request, purse: PurseChoice) -> Outcome {
+    pub(super) fn purchase(&mut self, position: u64, request: &Request, purse: PurseChoice, outcome: &mut Outcome) {
         let merchant_index = self.registry.terminals[request.identity.terminal()].merchant;
         let merchant = &self.registry.merchants[merchant_index];
         let amount = request.content.amount().expect("a purchase has an amount");
@@ -40,54 +39,49 @@ impl Ledger {
 
         let reversed_before = self.identities.find(request.identity).is_some();
         if reversed_before {
-            return self.remembered(position, request, Response::InvalidTransaction);
+            return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         if amount == 0 || amount > u64::from(self.policy.amount_max) {
-            return self.decline(position, request, Response::InvalidAmount);
+            return self.decline(position, request, Response::InvalidAmount, outcome);
         }
         let Some(card) = self.registry.cards.find(&number) else {
-            return self.decline(position, request, Response::NoSuchCard);
+            return self.decline(position, request, Response::NoSuchCard, outcome);
         };
         let card = &self.registry.cards[card];
         if let Some(response) = card_decline(card, self.business_date) {
-            return self.decline(position, request, response);
+            return self.decline(position, request, response, outcome);
         }
         if purse == PurseChoice::Subsidy && !merchant.category.takes_subsidy() {
-            return self.decline(position, request, Response::NotPermitted);
+            return self.decline(position, request, Response::NotPermitted, outcome);
         }
         let holder = self.registry.holder_of(card);
         let available = self.available(holder);
         let Some(paid) = split(amount.cast_signed(), available, purse, merchant.category.takes_subsidy()) else {
-            return self.decline(position, request, Response::InsufficientFunds);
+            return self.decline(position, request, Response::InsufficientFunds, outcome);
         };
-        let mut movements = Movements::default();
-        movements.push(holder.cash(), merchant.account, paid[0].unsigned_abs());
-        movements.push(holder.subsidy(), merchant.account, paid[1].unsigned_abs());
-        if !self.accounts.can_post(&movements) {
-            return Outcome::of(Response::Malfunction);
+        outcome.movements.push(holder.cash(), merchant.account, paid[0].unsigned_abs());
+        outcome.movements.push(holder.subsidy(), merchant.account, paid[1].unsigned_abs());
+        if !self.accounts.can_post(&outcome.movements) {
+            *outcome = Outcome::of(Response::Malfunction);
+            return;
         }
 
         // The point of no return: everything has been checked, and from here on everything is done.
-        self.accounts.post(&movements);
+        self.accounts.post(&outcome.movements);
         let after = [available[0] - paid[0], available[1] - paid[1]];
         let place = self.remember_first(position, request, Response::Approved);
         let remembered = self.identities.get_mut(place);
         remembered.subsidy = u32::try_from(paid[1]).expect("an amount is below its ceiling");
         [remembered.cash_after, remembered.subsidy_after] = after;
         remembered.state = State::Purchased;
-        Outcome {
-            response: Response::Approved,
-            movements,
-            paid: paid.map(i64::unsigned_abs),
-            after: Some(after),
-            original: None,
-            place: Some(place),
-        }
+        outcome.paid = paid.map(i64::unsigned_abs);
+        outcome.after = Some(after);
+        outcome.place = Some(place);
     }
 
-    fn decline(&mut self, position: u64, request: &Request, response: Response) -> Outcome {
-        let place = self.remember_first(position, request, response);
-        Outcome { place: Some(place), ..Outcome::of(response) }
+    fn decline(&mut self, position: u64, request: &Request, response: Response, outcome: &mut Outcome) {
+        outcome.response = response;
+        outcome.place = Some(self.remember_first(position, request, response));
     }
 }
 

@@ -5,7 +5,6 @@
 //! still come, takes nothing. One thing it will not do is undo a purchase of another card or amount than it names: that
 //! is a terminal in confusion (94), and giving back somebody else's money would make it worse.
 
-use super::accounts::Movements;
 use super::identities::{Content, Echo, Identity, Remembered, State};
 use super::registry::NONE;
 use super::{Ledger, Outcome, Request, Response};
@@ -19,19 +18,18 @@ fn concerns(reversal: Content, original: Content) -> bool {
 }
 
 impl Ledger {
-    pub(super) fn reversal(&mut self, position: u64, request: &Request, original: Identity) -> Outcome {
+    pub(super) fn reversal(&mut self, position: u64, request: &Request, original: Identity, outcome: &mut Outcome) {
         let known = self.identities.find(original);
         let found = known.map(|place| (place, *self.identities.get(place)));
         if let Some((_, original)) = found
             && original.state != State::Tombstone
             && !concerns(request.content, original.content)
         {
-            let decided = self.remembered(position, request, Response::DuplicateDiffers);
-            return Outcome { original: Some(original.position()), ..decided };
+            outcome.original = Some(original.position());
+            return self.remembered(position, request, Response::DuplicateDiffers, outcome);
         }
 
         // The point of no return: a reversal that concerns its original is done.
-        let mut outcome = Outcome::of(Response::Approved);
         let mut card = request.content.card();
         match found {
             None => {
@@ -49,7 +47,7 @@ impl Ledger {
                 self.identities.get_mut(place).state = State::Tombstone;
             }
             Some((place, purchase)) if purchase.state == State::Purchased => {
-                self.undo(&purchase, &mut outcome);
+                self.undo(&purchase, outcome);
                 self.identities.get_mut(place).state = State::Undone;
                 card = purchase.content.card();
             }
@@ -68,7 +66,6 @@ impl Ledger {
             [remembered.cash_after, remembered.subsidy_after] = after;
             remembered.subsidy = outcome.paid[1] as u32;
         }
-        outcome
     }
 
     /// Gives a purchase back to the purses that paid it.
@@ -79,13 +76,12 @@ impl Ledger {
         let amount = purchase.content.amount().expect("a purchase has an amount");
         let subsidy = u64::from(purchase.subsidy);
         let merchant = self.registry.merchants[purchase.merchant()].account;
-        let mut movements = Movements::default();
+        let movements = &mut outcome.movements;
         movements.push(merchant, holder.cash(), amount - subsidy);
         movements.push(merchant, holder.subsidy(), subsidy);
         // The money was there before: no account is carried further than it was, but by loads, which keep far below the bound.
-        assert!(self.accounts.can_post(&movements), "what was paid can be given back");
-        self.accounts.post(&movements);
-        outcome.movements = movements;
+        assert!(self.accounts.can_post(movements), "what was paid can be given back");
+        self.accounts.post(movements);
         outcome.paid = [amount - subsidy, subsidy];
         outcome.original = Some(purchase.position());
     }
