@@ -65,15 +65,35 @@ class Scale(argparse.Namespace):
     cards: int
     purchases: int
     """Of the core in process."""
+    startup: tuple[int, int]
+    """Records and cards of the journal on which starts are timed."""
     settling: bool
     """Whether the switch is also measured with its database at work on the same cores."""
 
 
 FULL: Final = Scale(
-    cases=[(64, 1), (512, 1), (64, 16), (512, 16)], rounds=7, seconds=1.0, warm_up=0.3, cards=10_000, purchases=2_000_000, settling=True
+    cases=[(64, 1), (512, 1), (64, 16), (512, 16)],
+    rounds=7,
+    seconds=1.0,
+    warm_up=0.3,
+    cards=10_000,
+    purchases=2_000_000,
+    startup=(10_000_000, 1_000_000),
+    settling=True,
 )
-QUICK: Final = Scale(cases=[(64, 1), (512, 1)], rounds=2, seconds=1.0, warm_up=0.3, cards=10_000, purchases=500_000, settling=False)
-REHEARSAL: Final = Scale(cases=[(4, 1), (8, 4)], rounds=1, seconds=0.1, warm_up=0.05, cards=100, purchases=2_000, settling=False)
+QUICK: Final = Scale(
+    cases=[(64, 1), (512, 1)],
+    rounds=2,
+    seconds=1.0,
+    warm_up=0.3,
+    cards=10_000,
+    purchases=500_000,
+    startup=(1_000_000, 100_000),
+    settling=False,
+)
+REHEARSAL: Final = Scale(
+    cases=[(4, 1), (8, 4)], rounds=1, seconds=0.1, warm_up=0.05, cards=100, purchases=2_000, startup=(20_000, 1_000), settling=False
+)
 
 
 def make_campus(tills: int, cards: int) -> Campus:
@@ -208,6 +228,13 @@ class Driver:
     def in_process(self) -> dict[str, Any]:
         return self._ask("in-process", "--purchases", str(self._scale.purchases))
 
+    def startup(self, folder: Path) -> dict[str, Any]:
+        records, cards = self._scale.startup
+        try:
+            return self._ask("startup", "--folder", str(folder), "--records", str(records), "--cards", str(cards))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def drive(self, server: Server, address: str, connections: int, depth: int, *, echo: bool = False) -> dict[str, Any]:
         """One run; against the switch with terminals that have not been used yet."""
         before, own, all_busy, began = server.cpu_seconds(), _children_cpu_seconds(), _busy_seconds(), time.monotonic()
@@ -250,6 +277,8 @@ def measure(scale: Scale, driver: Driver, folder: Path, campus: list[Path]) -> d
     """All of it. Echo and switch take turns, so that what else the machine does falls on both."""
     results: dict[str, Any] = {"in_process": driver.in_process(), "cases": []}
     progress(f"in process: {results['in_process']['nanoseconds']['p50']} ns a purchase")
+    results["startup"] = driver.startup(folder / "startup")
+    progress(f"startup: {results['startup']['replay']['records_per_second']:,} records a second replayed")
     runs: dict[tuple[int, int], list[dict[str, Any]]] = {case: [] for case in scale.cases}
     with driver.echo(folder) as echo, Switch(folder / "switch", campus, database=False) as switch:
         for number, (connections, depth) in itertools.product(range(scale.rounds), scale.cases):
@@ -358,6 +387,12 @@ def table(results: dict[str, Any]) -> Iterator[str]:
     nanoseconds = results["in_process"]["nanoseconds"]
     yield ""
     yield f"In process, one thread, no disk: {nanoseconds['p50']} ns a purchase (p10 {nanoseconds['p10']}, p90 {nanoseconds['p90']})."
+    startup, replay, snapshot = (results["startup"], results["startup"]["replay"], results["startup"]["snapshot"])
+    yield (
+        f"Starting on {startup['records']:,} records with {startup['cards']:,} cards: {replay['seconds']:.2f} s from the first record on "
+        f"({replay['records_per_second']:,} a second); {snapshot['seconds_to_start']:.2f} s from a snapshot of the last, which took "
+        f"{snapshot['seconds_to_write']:.2f} s to write."
+    )
     if "settling" in results:
         run = results["settling"]["purchases"]
         yield (

@@ -33,6 +33,8 @@ def test_every_part_runs_and_terminals_ledger_and_journal_agree(driver: Path, tm
     assert figures["ledger"]["approved"] == counted
     assert figures["ledger"]["fen"] >= counted
     assert figures["in_process"]["purchases"] >= 2_000
+    assert (figures["startup"]["records"], figures["startup"]["cards"]) == (20_000, 1_000)
+    assert "from a snapshot of the last" in done.stdout
     assert "| connections | depth |" in done.stdout
     assert not list((tmp_path / "data").iterdir()), "the benchmark leaves nothing behind"
 

@@ -87,17 +87,7 @@ impl Storage for Disk {
             NameChange::Rename(from.to_owned(), to.to_owned()).apply(&mut state.names);
             state.unsynced.push(NameChange::Rename(from.to_owned(), to.to_owned()));
         }
-        match struck {
-            None => {
-                state.sync_names();
-                Ok(())
-            }
-            Some(Fault::Lost | Fault::Misdirected) => {
-                state.tell(Lie::new("lie.lost_rename"));
-                Ok(())
-            }
-            Some(fault) => Err(state.end(fault, ["crash.process_in_rename", "crash.power_in_rename", "error.rename"])),
-        }
+        state.bring_names(struck)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -118,17 +108,8 @@ impl Storage for Disk {
 
     fn sync_names(&self) -> io::Result<()> {
         let state = &mut *self.state();
-        match state.strike(Change::Rename, !state.unsynced.is_empty())? {
-            None => {
-                state.sync_names();
-                Ok(())
-            }
-            Some(Fault::Lost | Fault::Misdirected) => {
-                state.tell(Lie::new("lie.lost_rename"));
-                Ok(())
-            }
-            Some(fault) => Err(state.end(fault, ["crash.process_in_rename", "crash.power_in_rename", "error.rename"])),
-        }
+        let struck = state.strike(Change::Rename, !state.unsynced.is_empty())?;
+        state.bring_names(struck)
     }
 }
 

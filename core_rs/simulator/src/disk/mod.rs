@@ -543,6 +543,21 @@ impl State {
         }
     }
 
+    /// Brings names to the medium, unless something strikes.
+    fn bring_names(&mut self, struck: Option<Fault>) -> io::Result<()> {
+        match struck {
+            None => {
+                self.sync_names();
+                Ok(())
+            }
+            Some(Fault::Lost | Fault::Misdirected) => {
+                self.tell(Lie::new("lie.lost_rename"));
+                Ok(())
+            }
+            Some(fault) => Err(self.end(fault, ["crash.process_in_rename", "crash.power_in_rename", "error.rename"])),
+        }
+    }
+
     fn add(&mut self, name: &str, content: Vec<u8>) {
         let inode = self.inodes.len();
         self.inodes.push(Inode { media: content.clone(), seen: content, ..Inode::default() });
