@@ -126,3 +126,12 @@ async def test_a_switch_goes_on_from_its_snapshots(make_switch: Callable[..., Sw
         (archive / name).rename(switch.journal / name)
     await in_thread(switch.start)
     await customer.check()
+
+    # What is wrong with them is told, and deleting them is all that it takes.
+    await in_thread(switch.stop)
+    for name in files(switch.journal, "snapshot"):
+        checked = switch.verify()
+        if not checked["ok"]:
+            assert f"{name} cannot be used: it ends too early; delete it" in checked["problem"]
+            (switch.journal / name).unlink()
+    assert switch.verify()["ok"]
