@@ -56,7 +56,7 @@ class Core:
     def wave(self, budget_microseconds: int) -> bool:
         """Serve whatever is ready, for about so long. True: more is ready, so call again without waiting."""
     def tick(self) -> None:
-        """Once a second: the business date, and peers that began a frame and never ended it."""
+        """Once a second: the business date, peers that began a frame and never ended it, and those that do not read."""
     def drain(self) -> bool:
         """Read what has arrived, take nothing more, answer. To be called until True: all is durable and taken."""
     def import_csv(self, name: str, content: bytes) -> bytes:
@@ -107,8 +107,11 @@ class Replica:
     Error handling: every call raises CoreError where the journal is damaged or a record gives another outcome than it holds.
     """
 
-    def __new__(cls, journal: str | PathLike[str], *, until: int = ...) -> Replica:
-        """Begin with the newest sound snapshot at or before the record `until`, or else before the first record."""
+    def __new__(cls, journal: str | PathLike[str], *, archive: str | PathLike[str] | None = None, until: int = ...) -> Replica:
+        """Begin with the newest sound snapshot at or before the record `until`, or else before the first record.
+
+        Segments that were moved to `archive` are read there.
+        """
     @property
     def remarks(self) -> list[str]:
         """Each snapshot that it would rather have begun with and that was not sound, a sentence each."""
@@ -124,12 +127,19 @@ class Replica:
     @property
     def hash(self) -> str:
         """Hash of the batch that holds the last record applied, 64 hex digits: it fixes the whole history up to there."""
-    def snapshot(self) -> None:
-        """Write a snapshot of the state as it is now beside the journal, durably, and keep it and the one before."""
-    def retire(self, archive: str | PathLike[str] | None = None) -> int:
-        """Take away the segments that no start needs any more, after reading both snapshots through, and give how many.
+    @property
+    def business_date(self) -> str:
+        """As of the last record applied, YYYY-MM-DD."""
+    def snapshot(self) -> int:
+        """Write a snapshot of the state as it is now beside the journal, durably, unless a newer one is there.
 
-        With `archive`, a folder, each is put there before. To be called only when PostgreSQL is past the older snapshot.
+        Gives the record of the newest.
+        """
+    def retire(self, *, segments: bool, archive: str | PathLike[str] | None = None) -> int:
+        """Take away snapshots beyond the two newest sound ones and, with `segments`, the segments that no start needs any more.
+
+        Gives how many segments went. With `archive`, a folder, each is put there before. Nothing goes where a snapshot lies beyond the
+        record applied last, which is to be one that PostgreSQL has. Only the process that has claimed the upkeep may call it.
         """
     def advance(self, until: int) -> None:
         """Apply records up to and including `until` without making rows."""

@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="as JSON")
     follow = add("follow", _follow, "Bring the journal into PostgreSQL; `serve` runs this by itself.")
     follow.add_argument("--database", metavar="URL", help="the database's address (default: the configuration's)")
+    follow.add_argument("--upkeep", action="store_true", help="also make snapshots and take old segments away, as `serve` has it do")
     demo = add("demo", _demo, "Run a college's lunch on this machine, from empty folder to reconciliation.", config=False)
     demo.add_argument("--speed", type=float, metavar="N", help="times faster than real (default: lunch in about a minute)")
     demo.add_argument("--seed", type=int, default=1, metavar="N", help="another seed, another lunch")
@@ -232,7 +233,7 @@ def _reconcile(options: argparse.Namespace) -> int:
     config = configuration.load(options.config)
     try:
         with _database(config) as address:
-            result = reconcile(config.journal.folder, address)
+            result = reconcile(config.journal.folder, config.journal.archive, address)
     except ReconcileFailed as error:
         raise CommandFailed(str(error)) from None
     print(msgspec.json.encode(result).decode())
@@ -265,7 +266,7 @@ def _show(options: argparse.Namespace) -> int:
     if live is not None:
         shown = _ask(live, config, "GET", f"/v1/show/{options.kind}/{quote(options.identifier, safe='')}")
     else:
-        replica = Replica(config.journal.folder)
+        replica = Replica(config.journal.folder, archive=config.journal.archive)
         replica.advance(replica.durable)
         found = replica.show(options.kind, options.identifier)
         if found is None:
@@ -286,7 +287,7 @@ def _follow(options: argparse.Namespace) -> int:
     address = options.database or config.database.url
     if address == configuration.EMBEDDED:
         raise CommandFailed("the embedded database is followed by switch serve itself; give --database to follow into another one.")
-    return follow.main(config.journal, address)
+    return follow.main(config.journal, address, upkeep=options.upkeep)
 
 
 def _demo(options: argparse.Namespace) -> int:

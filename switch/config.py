@@ -244,6 +244,9 @@ def load(path: Path | str) -> Config:
         database=msgspec.structs.replace(sections.database, folder=file.parent / sections.database.folder),
         keys=msgspec.structs.replace(sections.keys, folder=file.parent / sections.keys.folder),
     )
+    if config.journal.archive.resolve() == config.journal.folder.resolve():
+        place = _at_line(text, "journal", "archive") or _at_line(text, "journal", "folder")
+        raise ConfigError(f"{path}{place}: journal.archive is journal.folder itself; name a folder of its own.")
     if config.admin.port and (config.admin.host, config.admin.port) == (config.terminals.host, config.terminals.port):
         place = _at_line(text, "admin", "port") or _at_line(text, "terminals", "port")
         raise ConfigError(f"{path}{place}: admin.port is {config.admin.port}, which terminals.port takes already; the two must differ.")

@@ -1,13 +1,14 @@
 """The follower: `switch follow` brings every record of the journal into PostgreSQL, exactly once and in order.
 
 For what: settlement, reports and operators' questions are answered by PostgreSQL, and neither its speed nor its faults may
-reach an authorization. So this is a process of its own, which `switch serve` starts and watches; it only reads the journal.
+reach an authorization. So this is a process of its own, which `switch serve` starts and watches; it writes nothing of the journal.
 
 Always true here: the only memory of how far it has come is the position in PostgreSQL, committed together with the rows. So
 it may be killed at any moment. At most two chunks are held, however far PostgreSQL is behind.
 
-It also looks after the journal: it makes snapshots of its replica, from which starts go on, and takes away the segments that
-no start needs any more. A snapshot is made only of a record that PostgreSQL has, so whatever a snapshot makes superfluous is settled.
+Where it is told to, it also looks after the journal: it makes snapshots of its replica, from which starts go on, and takes away the
+segments that no start needs any more. A snapshot is made only of a record that PostgreSQL has, and nothing goes while one stands for
+a record that PostgreSQL has still to come to: so whatever goes is settled.
 
 How it works: a replica of the ledger (in the core) replays durable records and encodes their rows as chunks. While one chunk
 commits, the next is encoded on a thread of its own, with Python's lock released. When PostgreSQL fails, a new connection is made
@@ -21,6 +22,8 @@ once PostgreSQL has what was durable by then, and by itself when its parent, and
 import asyncio
 import collections
 import contextlib
+import fcntl
+import functools
 import logging
 import os
 import random
@@ -61,7 +64,10 @@ STOP_SECONDS: Final = 10.0
 """To reach the durable mark after SIGTERM; what is left then, the next start brings."""
 
 UPKEEP_PAUSE_SECONDS: Final = 60.0
-"""After a snapshot that failed, mostly for want of room, before the next attempt."""
+"""After a snapshot, or the removal of segments, that failed, mostly for want of room, before the next attempt."""
+
+CLAIM_NAME: Final = "upkeep.lock"
+"""Held by the one process that looks after the journal: a killed switch's follower may still be at it when the next one begins."""
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -96,13 +102,15 @@ class Replica(Protocol):
     @property
     def durable(self) -> int: ...
     @property
+    def business_date(self) -> str: ...
+    @property
     def hash(self) -> str: ...
     @property
     def remarks(self) -> list[str]: ...
     def advance(self, until: int) -> None: ...
     def collect(self, records_max: int) -> Chunk | None: ...
-    def snapshot(self) -> None: ...
-    def retire(self, archive: Path | None) -> int: ...
+    def snapshot(self) -> int: ...
+    def retire(self, *, segments: bool, archive: Path | None) -> int: ...
 
 
 class Journal(Protocol):
@@ -115,19 +123,38 @@ class Journal(Protocol):
     def replica(self, until: int) -> Replica:
         """A replica at or before the record `until`, as near as snapshots allow."""
 
+    def claim(self) -> bool:
+        """Take the one right to look after the journal, for as long as this process lives. False: another process has it."""
+
 
 class JournalFolder:
-    """The journal in a folder, through the core."""
+    """The journal in a folder, through the core; segments that were moved to the archive are read there.
 
-    def __init__(self, folder: Path) -> None:
+    Resource handling: the claim is a locked file, released when the process ends, however that is.
+    """
+
+    def __init__(self, folder: Path, archive: Path) -> None:
         self._folder = folder
+        self._archive = archive
+        self._claim: int | None = None
 
     @property
     def identity(self) -> str:
         return _core.journal_identity(self._folder)
 
     def replica(self, until: int) -> Replica:
-        return _core.Replica(self._folder, until=until)
+        return _core.Replica(self._folder, archive=self._archive, until=until)
+
+    def claim(self) -> bool:
+        if self._claim is None:
+            claim = os.open(self._folder / CLAIM_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(claim)
+                return False
+            self._claim = claim
+        return True
 
 
 class Upkeep(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,7 +173,7 @@ class Follower:
     tries again; it raises `SettlementRefused` where database and journal do not belong together, and what the replica raises.
     """
 
-    def __init__(self, address: str, journal: Journal, upkeep: Upkeep, report: Callable[[Progress], None]) -> None:
+    def __init__(self, address: str, journal: Journal, upkeep: Upkeep | None, report: Callable[[Progress], None]) -> None:
         self._address = address
         self._journal = journal
         self._upkeep = upkeep
@@ -159,8 +186,9 @@ class Follower:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="replica")
         self._replica: Replica | None = None
         self._identity = ""
-        # The business date of the newest record that is settled, and that of the newest snapshot.
-        self._dates = ("", "")
+        # Of the newest snapshot; what was behind it when it was made may still have to go.
+        self._snapshot_date = ""
+        self._retire_is_due = False
         self._next_upkeep = 0.0
         # Encoded, oldest first. One is encoded only while the one before it commits, so in between the replica may be asked.
         self._chunks: collections.deque[Chunk] = collections.deque()
@@ -215,8 +243,8 @@ class Follower:
         until: int | None = None
         replica = self._held()
         while True:
-            if self._snapshot_is_due() and replica.position == self._progress.settled and self._encoding is None:
-                await self._look_after_journal()
+            if self._encoding is None and replica.position == self._progress.settled and self._upkeep_is_due(replica):
+                await self._look_after_journal(replica)
             chunk = await self._next_chunk()
             self._note(durable=replica.durable)
             if self._stopping.is_set():
@@ -227,35 +255,49 @@ class Follower:
             if chunk is None:
                 await self._wait_for_records(database)
                 continue
-            if not self._snapshot_is_due():
+            if not self._upkeep_is_due(replica):
                 # Otherwise the replica stays where PostgreSQL will be, and its snapshot is made there.
                 self._encode()
             await database.commit(self._identity, chunk)
             self._chunks.popleft()
-            self._dates = (max([self._dates[0], *chunk.business_dates]), self._dates[1] or self._dates[0])
             self._note(settled=chunk.last, rows=self._progress.rows + chunk.rows)
 
-    def _snapshot_is_due(self) -> bool:
-        since = self._progress.settled - self._progress.snapshot
-        date, date_of_snapshot = self._dates
-        due = since >= self._upkeep.snapshot_records or (since > 0 and date > date_of_snapshot > "")
-        return due and asyncio.get_running_loop().time() >= self._next_upkeep
+    def _upkeep_is_due(self, replica: Replica) -> bool:
+        """Whether there is something to do for the journal. To be asked only while the replica is not at work."""
+        if self._upkeep is None or self._stopping.is_set() or asyncio.get_running_loop().time() < self._next_upkeep:
+            return False
+        return self._retire_is_due or self._snapshot_is_due(self._upkeep, replica)
 
-    async def _look_after_journal(self) -> None:
-        """Make a snapshot, and take away what it makes superfluous. What fails is told and tried again later."""
-        replica, archive = self._held(), self._upkeep.archive if self._upkeep.old_segments == "archive" else None
+    def _snapshot_is_due(self, upkeep: Upkeep, replica: Replica) -> bool:
+        since = self._progress.settled - self._progress.snapshot
+        # While it catches up with many days, each would make a snapshot that the next one replaces.
+        is_caught_up = self._progress.durable - self._progress.settled < RECORDS_MAX
+        return since >= upkeep.snapshot_records or (since > 0 and is_caught_up and replica.business_date > self._snapshot_date)
+
+    async def _look_after_journal(self, replica: Replica) -> None:
+        """Make a snapshot if one is due, and take away what it makes superfluous. What fails is told and tried again later."""
+        assert self._upkeep is not None, "it is due only where it is wanted"
+        upkeep = self._upkeep
+        archive = upkeep.archive if upkeep.old_segments == "archive" else None
+        retire = functools.partial(replica.retire, segments=upkeep.old_segments != "keep", archive=archive)
         try:
-            await self._on_thread(replica.snapshot)
-            self._dates = (self._dates[0], self._dates[0])
-            self._note(snapshot=replica.position, upkeep_error=None)
-            log.info("a snapshot of record %d was made", replica.position)
-            if self._upkeep.old_segments != "keep":
-                retired = await self._on_thread(replica.retire, archive)
-                if retired and archive:
-                    log.info("%d segments were moved to the archive", retired)
-                elif retired:
-                    log.info("%d segments were removed", retired)
-        except _core.CoreError as failure:
+            if not self._journal.claim():
+                self._next_upkeep = asyncio.get_running_loop().time() + UPKEEP_PAUSE_SECONDS
+                return
+            if self._snapshot_is_due(upkeep, replica):
+                newest = await self._on_thread(replica.snapshot)
+                self._snapshot_date, self._retire_is_due = replica.business_date, True
+                self._note(snapshot=newest)
+                if newest == replica.position:
+                    log.info("a snapshot of record %d was made", newest)
+            retired = await self._on_thread(retire)
+            self._retire_is_due = False
+            self._note(upkeep_error=None)
+            if retired and archive:
+                log.info("%d segments were moved to the archive", retired)
+            elif retired:
+                log.info("%d segments were removed", retired)
+        except (_core.CoreError, OSError) as failure:
             self._next_upkeep = asyncio.get_running_loop().time() + UPKEEP_PAUSE_SECONDS
             log.warning("%s", failure)
             self._note(upkeep_error=str(failure))
@@ -303,6 +345,7 @@ class Follower:
         replica = await self._on_thread(self._journal.replica, settled)
         for remark in replica.remarks:
             log.warning("%s", remark)
+        self._snapshot_date = replica.business_date
         self._note(snapshot=replica.position)
         return replica
 
@@ -334,7 +377,8 @@ class Follower:
 
     def _note(self, **changes: object) -> None:
         before, self._progress = self._progress, msgspec.structs.replace(self._progress, **changes)
-        if (before.connected, before.error) != (self._progress.connected, self._progress.error):
+        told = ("connected", "error", "snapshot", "upkeep_error")
+        if any(getattr(before, name) != getattr(self._progress, name) for name in told):
             self._report(self._progress)
         elif before.settled != self._progress.settled:
             self._moved.set()
@@ -348,13 +392,17 @@ class Follower:
             await asyncio.sleep(REPORT_SECONDS)
 
 
-def main(journal: config.Journal, address: str) -> int:
-    """Run the follower as this process and return its exit status: 0, or 1 where an operator is needed."""
-    upkeep = Upkeep(snapshot_records=journal.snapshot_records, old_segments=journal.old_segments, archive=journal.archive)
-    return asyncio.run(serve(JournalFolder(journal.folder), upkeep, address))
+def main(journal: config.Journal, address: str, *, upkeep: bool) -> int:
+    """Run the follower as this process and return its exit status: 0, or 1 where an operator is needed.
+
+    `upkeep`: it looks after the journal too. Not where it follows into another database than the switch's own: what that one has is
+    no measure of what may go.
+    """
+    kept = Upkeep(snapshot_records=journal.snapshot_records, old_segments=journal.old_segments, archive=journal.archive)
+    return asyncio.run(serve(JournalFolder(journal.folder, journal.archive), kept if upkeep else None, address))
 
 
-async def serve(journal: Journal, upkeep: Upkeep, address: str) -> int:
+async def serve(journal: Journal, upkeep: Upkeep | None, address: str) -> int:
     """Run a follower that ends on signals and with its parent, and return the exit status."""
     follower = Follower(address, journal, upkeep, _print)
     loop = asyncio.get_running_loop()

@@ -68,13 +68,13 @@ class Reconciliation(msgspec.Struct, frozen=True, kw_only=True):
     """The first of them, a sentence each."""
 
 
-def reconcile(journal: Path, address: str) -> Reconciliation:
-    """Compare the journal in a folder with the database at an address (`postgresql://...`).
+def reconcile(journal: Path, archive: Path, address: str) -> Reconciliation:
+    """Compare the journal in a folder, and what was moved from there to an archive, with the database at `postgresql://...`.
 
     Raises `ReconcileFailed` where the database cannot be read or is not this journal's, `switch._core.CoreError` where the
     journal cannot be read.
     """
-    return asyncio.run(reconcile_async(lambda until: _core.Replica(journal, until=until), address))
+    return asyncio.run(reconcile_async(lambda until: _core.Replica(journal, archive=archive, until=until), address))
 
 
 async def reconcile_async(open_ledger: Callable[[int], Ledger], address: str) -> Reconciliation:

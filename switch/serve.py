@@ -139,7 +139,7 @@ class Settling:
 
     async def _follow(self, address: str) -> None:
         pause, pause_max = FOLLOWER_PAUSE_SECONDS
-        command = [sys.executable, "-m", "switch", "follow", "--config", str(self._config.file)]
+        command = [sys.executable, "-m", "switch", "follow", "--config", str(self._config.file), "--upkeep"]
         if self._config.database.embedded:
             # An address of the site's own stays in the configuration: it may hold a password, and arguments are everybody's to see.
             command += ["--database", address]

@@ -207,7 +207,7 @@ class Campus:
         checked = self.switch.verify()
         assert checked["ok"], checked
         assert checked["sum"] == 0
-        durable = Replica(self.switch.journal).durable
+        durable = Replica(self.switch.journal, archive=self.switch.folder / "archive").durable
         answered = max((int(reply.retrieval_reference or 0) for sale in self._sales() for reply in sale.replies), default=0)
         # The mark is noted before anybody is told, so an answer beyond it left before its record was durable.
         assert answered <= durable <= checked["records"], (answered, durable, checked["records"])
@@ -217,7 +217,7 @@ class Campus:
         """With the switch at rest (ended by order, or nobody asks): books, journal and PostgreSQL agree, and nothing is there twice."""
         checked = self.sound()
         spent = {key: self._spent(key) for key in KEYS}
-        replica = Replica(self.switch.journal)
+        replica = Replica(self.switch.journal, archive=self.switch.folder / "archive")
         replica.advance(replica.durable)
         assert (replica.position, replica.digest(), replica.sum()) == (checked["records"], checked["state_digest"], 0)
         for card, opening in self.cards.items():

@@ -115,8 +115,8 @@ class Journal(NamedTuple):
         assert until >= 0
         return Replica(self.folder, self.records_max)
 
-
-NO_UPKEEP = follow.Upkeep(snapshot_records=10**9, old_segments="keep", archive=Path("archive"))
+    def claim(self) -> bool:
+        return not (self.folder / "claimed").exists()
 
 
 class Replica:
@@ -176,13 +176,19 @@ class Replica:
     def remarks(self) -> list[str]:
         return []
 
-    def snapshot(self) -> None:
+    @property
+    def business_date(self) -> str:
+        with self._borrow():
+            return business_date(self._position).isoformat()
+
+    def snapshot(self) -> int:
         with self._borrow():
             (self._folder / f"{self._position}.snapshot").touch()
+            return self._position
 
-    def retire(self, archive: Path | None) -> int:
+    def retire(self, *, segments: bool, archive: Path | None) -> int:
         with self._borrow():
-            (self._folder / "retired").write_text(f"{self._position} {archive}")
+            (self._folder / "retired").write_text(f"{self._position} {segments} {archive}")
         return 1
 
     def _mark(self) -> int:
@@ -293,4 +299,4 @@ def spent(last: int) -> dict[str, int]:
 
 if __name__ == "__main__":
     journal, address = Path(sys.argv[1]), sys.argv[2]
-    sys.exit(asyncio.run(follow.serve(Journal(journal, SMALL_CHUNK), NO_UPKEEP, address)))
+    sys.exit(asyncio.run(follow.serve(Journal(journal, SMALL_CHUNK), None, address)))

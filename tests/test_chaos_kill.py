@@ -112,7 +112,9 @@ async def test_killed_again_and_again(
     make_switch: Callable[..., Switch], database_url: str, chance: random.Random, pytestconfig: pytest.Config
 ) -> None:
     rounds_wanted: int = pytestconfig.getoption("chaos_rounds")
-    campus = await Campus.open(make_switch(database=database_url), database_url, chance)
+    # Snapshots are made, and segments go, all the while.
+    switch = make_switch(database=database_url, journal_snapshot_records=1_000, journal_old_segments="archive")
+    campus = await Campus.open(switch, database_url, chance)
     rounds = Rounds(campus)
     # Half of them while it sells, which is what it does; of the rest each kind as often as any other.
     kinds = [rounds.selling, rounds.starting, rounds.selling, rounds.replaying, rounds.selling, rounds.importing, rounds.draining]
@@ -135,11 +137,13 @@ async def test_killed_again_and_again(
         **vars(campus.tally),
         "records": checked["records"],
         "segments": len(list(campus.switch.journal.glob("*.segment"))),
+        "archived": len(list((campus.switch.folder / "archive").glob("*.segment"))),
         "start_seconds_max": round(rounds.start_seconds_max, 2),
         "seconds": round(time.monotonic() - began),
     }
     print(json.dumps(summary))  # noqa: T201
     # What was to be met was met.
+    assert list(campus.switch.journal.glob("*.snapshot"))
     assert campus.tally.in_doubt > rounds_wanted
     assert campus.tally.reversed > 0
     assert campus.tally.declined > 0

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from switch._core import CoreError
-from switch.follow import Follower, Progress, Upkeep
+from switch.follow import Follower, JournalFolder, Progress, Upkeep
 from switch.settlement import Settlement, SettlementRefused
 from tests import journal_double as double
 from tests.conftest import execute, fetch, run_asyncio
-from tests.journal_double import NO_UPKEEP, Chunk, Journal, Replica
+from tests.journal_double import Chunk, Journal, Replica
 
 DEADLINE_SECONDS = 60
 SMALL_CHUNK = double.SMALL_CHUNK
@@ -39,7 +39,7 @@ def chance() -> random.Random:
 class Watched:
     """A follower in this process, its replicas counted, its progress awaited."""
 
-    def __init__(self, address: str, journal: Path, upkeep: Upkeep) -> None:
+    def __init__(self, address: str, journal: Path, upkeep: Upkeep | None) -> None:
         self.replicas = 0
         self.seen: list[Progress] = []
         self.journal = Journal(journal, SMALL_CHUNK)
@@ -53,6 +53,9 @@ class Watched:
     def replica(self, until: int) -> Replica:
         self.replicas += 1
         return self.journal.replica(until)
+
+    def claim(self) -> bool:
+        return self.journal.claim()
 
     def _report(self, progress: Progress) -> None:
         self.seen.append(progress)
@@ -72,7 +75,7 @@ class Watched:
 
 
 @contextlib.asynccontextmanager
-async def following(address: str, journal: Path, upkeep: Upkeep = NO_UPKEEP) -> AsyncIterator[Watched]:
+async def following(address: str, journal: Path, upkeep: Upkeep | None = None) -> AsyncIterator[Watched]:
     watched = Watched(address, journal, upkeep)
     task = asyncio.create_task(watched.follower.run())
     try:
@@ -152,7 +155,7 @@ def test_a_stop_brings_what_became_durable_during_the_last_commit(
 
     async def run() -> None:
         Replica.make_durable(journal, 300)
-        watched = Watched(database_url, journal, NO_UPKEEP)
+        watched = Watched(database_url, journal, None)
         followers.append(watched.follower)
         async with asyncio.timeout(DEADLINE_SECONDS):
             await watched.follower.run()
@@ -382,11 +385,12 @@ def test_a_snapshot_is_made_only_of_what_postgresql_has(database_url: str, journ
     settled: list[int] = []
     snapshot = Replica.snapshot
 
-    def snapshot_and_look(self: Replica) -> None:
-        snapshot(self)
+    def snapshot_and_look(self: Replica) -> int:
+        newest = snapshot(self)
         # On the replica's thread, which has no event loop of its own.
         ((position,),) = run_asyncio(fetch(database_url, "SELECT position FROM journal_position"))
         settled.append(position)
+        return newest
 
     async def run() -> None:
         Replica.make_durable(journal, SMALL_CHUNK * 10)
@@ -425,12 +429,12 @@ def test_old_segments_go_where_they_are_told_to(
     async def run() -> None:
         Replica.make_durable(journal, 500)
         async with following(database_url, journal, upkeep(journal, 100, old_segments)) as watched:
-            await watched.until(lambda progress: progress.snapshot == 500 or progress.settled == 500)
+            await watched.until(lambda progress: progress.snapshot == 500)
         retired = journal / "retired"
         if old_segments == "keep":
-            assert not retired.exists()
+            assert retired.read_text().startswith("500 False ")
         else:
-            assert retired.read_text().endswith(str(journal / "archive" if old_segments == "archive" else None))
+            assert retired.read_text() == f"500 True {journal / 'archive' if old_segments == 'archive' else None}"
 
     run_asyncio(run())
 
@@ -451,6 +455,24 @@ def test_a_snapshot_that_fails_is_told_and_settlement_goes_on(database_url: str,
     run_asyncio(run())
 
 
+def test_who_has_not_claimed_the_upkeep_leaves_it_alone(database_url: str, journal: Path) -> None:
+    async def run() -> None:
+        Replica.make_durable(journal, 1500)
+        (journal / "claimed").touch()
+        async with following(database_url, journal, upkeep(journal, 100, "remove")) as watched:
+            last = await watched.until_settled(1500)
+            assert (last.snapshot, last.upkeep_error) == (0, None)
+        assert snapshots(journal) == []
+        assert not (journal / "retired").exists()
+
+    run_asyncio(run())
+
+
+def test_one_process_at_a_time_may_claim_the_upkeep(tmp_path: Path) -> None:
+    one, other = JournalFolder(tmp_path, tmp_path), JournalFolder(tmp_path, tmp_path)
+    assert (one.claim(), one.claim(), other.claim()) == (True, True, False)
+
+
 def test_a_database_with_another_history_is_refused(database_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         Replica.make_durable(journal, 500)
@@ -458,7 +480,7 @@ def test_a_database_with_another_history_is_refused(database_url: str, journal: 
             await watched.until_settled(500)
         monkeypatch.setattr(Replica, "hash", property(lambda self: f"{self.position:064x}"[::-1]))
         Replica.make_durable(journal, 900)
-        watched = Watched(database_url, journal, NO_UPKEEP)
+        watched = Watched(database_url, journal, None)
         with pytest.raises(SettlementRefused, match="another history"):
             await watched.follower.run()
         assert await fetch(database_url, "SELECT position FROM journal_position") == [(500,)]

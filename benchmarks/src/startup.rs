@@ -129,7 +129,7 @@ pub(crate) fn measure(folder: &Path, scale: &Scale) -> Result<Value, Failure> {
     let records = ledger.position();
     let (cards, identities) = (ledger.registry().cards.rows().len(), ledger.identities().count());
     drop(ledger);
-    let mut replica = Replica::open(folder, u64::MAX)?;
+    let mut replica = Replica::open(folder, None, u64::MAX)?;
     replica.advance(records)?;
     let began = Instant::now();
     replica.snapshot()?;

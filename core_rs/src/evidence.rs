@@ -155,7 +155,9 @@ impl Evidence {
         let begun = snapshot::begin_whole(&*storage).map_err(|error| error.to_string())?;
         let bookmark = begun.snapshot.map(|snapshot| snapshot.bookmark);
         let reader = Reader::open_on(storage, bookmark.as_ref()).map_err(|error| error.to_string())?;
-        let durable = DurableMark::open(folder).and_then(|mark| mark.load(reader.identity())).map_err(|error| error.to_string())?;
+        let marked = DurableMark::open(folder).and_then(|mark| mark.load(reader.identity())).map_err(|error| error.to_string())?;
+        // The mark may be old after a power cut; what a snapshot tells was durable.
+        let durable = marked.max(begun.ledger.position());
         if let Asked::Positions(_, to) = asked
             && to > durable
         {

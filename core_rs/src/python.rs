@@ -245,9 +245,9 @@ impl PythonReplica {
 #[pymethods]
 impl PythonReplica {
     #[new]
-    #[pyo3(signature = (journal, *, until = u64::MAX))]
-    fn new(py: Python<'_>, journal: PathBuf, until: u64) -> PyResult<Self> {
-        let replica = py.detach(|| Replica::open(&journal, until)).map_err(failed)?;
+    #[pyo3(signature = (journal, *, archive = None, until = u64::MAX))]
+    fn new(py: Python<'_>, journal: PathBuf, archive: Option<PathBuf>, until: u64) -> PyResult<Self> {
+        let replica = py.detach(|| Replica::open(&journal, archive.as_deref(), until)).map_err(failed)?;
         Ok(Self { replica: std::sync::Mutex::new(replica) })
     }
 
@@ -261,13 +261,18 @@ impl PythonReplica {
         hex(self.with(py, |replica| replica.hash()))
     }
 
-    fn snapshot(&self, py: Python<'_>) -> PyResult<()> {
+    fn snapshot(&self, py: Python<'_>) -> PyResult<u64> {
         self.with(py, |replica| replica.snapshot()).map_err(failed)
     }
 
-    #[pyo3(signature = (archive = None))]
-    fn retire(&self, py: Python<'_>, archive: Option<PathBuf>) -> PyResult<u64> {
-        self.with(py, |replica| replica.retire(archive.as_deref())).map_err(failed)
+    #[pyo3(signature = (*, segments, archive = None))]
+    fn retire(&self, py: Python<'_>, segments: bool, archive: Option<PathBuf>) -> PyResult<u64> {
+        self.with(py, |replica| replica.retire(segments, archive.as_deref())).map_err(failed)
+    }
+
+    #[getter]
+    fn business_date(&self, py: Python<'_>) -> String {
+        self.with(py, |replica| replica.ledger().business_date().to_string())
     }
 
     #[getter]

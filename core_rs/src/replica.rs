@@ -16,8 +16,12 @@ use crate::ledger::command::{Decoded, touched};
 use crate::ledger::{Command, Ledger, Outcome, Request};
 use crate::snapshot::{self, Loaded, load_newest};
 
+/// Segments for which a snapshot leaves room on the disk: the next one of the journal, and what PostgreSQL writes meanwhile.
+const SEGMENTS_SPARED: u64 = 2;
+
 /// A ledger that follows a journal.
 pub struct Replica {
+    /// The journal's own folder, without the archive in which the reader may find what was moved there.
     storage: Arc<dyn Storage>,
     ledger: Ledger,
     reader: Reader,
@@ -53,12 +57,12 @@ pub struct Chunk {
 
 impl Replica {
     /// A replica of the journal in `folder` that begins with the newest snapshot at or before `until`, or before the first
-    /// record.
+    /// record. Segments that were moved to `archive` are read there.
     ///
     /// # Errors
     /// The journal's, where it cannot be read, or begins only behind what a snapshot tells.
-    pub fn open(folder: &Path, until: u64) -> Result<Self, JournalError> {
-        Self::open_on(Arc::new(FolderStorage::new(folder)), until)
+    pub fn open(folder: &Path, archive: Option<&Path>, until: u64) -> Result<Self, JournalError> {
+        Self::open_with(Arc::new(FolderStorage::new(folder)), Arc::new(FolderStorage::with_archive(folder, archive)), until)
     }
 
     /// The same in any storage.
@@ -66,8 +70,12 @@ impl Replica {
     /// # Errors
     /// As for [`Self::open`].
     pub fn open_on(storage: Arc<dyn Storage>, until: u64) -> Result<Self, JournalError> {
+        Self::open_with(Arc::clone(&storage), storage, until)
+    }
+
+    fn open_with(storage: Arc<dyn Storage>, reading: Arc<dyn Storage>, until: u64) -> Result<Self, JournalError> {
         let Loaded { ledger, snapshot, passed_over } = load_newest(&*storage, until)?;
-        let reader = Reader::open_on(Arc::clone(&storage), snapshot.as_ref().map(|snapshot| &snapshot.bookmark))?;
+        let reader = Reader::open_on(reading, snapshot.as_ref().map(|snapshot| &snapshot.bookmark))?;
         let mut replica = Self {
             mark: DurableMark::open_on(&*storage)?,
             storage,
@@ -122,25 +130,33 @@ impl Replica {
         Ok(self.mark.load(self.identity())?.max(self.known))
     }
 
-    /// Writes a snapshot of the state as it is now, and removes those that are one too many.
+    /// Writes a snapshot of the state as it is now, unless there is a newer one: then PostgreSQL is behind it, and this one would
+    /// be of no use to any start. Gives the record of the newest.
     ///
     /// # Errors
     /// A sentence; the snapshots that were there stay.
-    pub fn snapshot(&self) -> Result<(), String> {
+    pub fn snapshot(&self) -> Result<u64, String> {
+        let position = self.ledger.position();
+        if let Some(newer) = snapshot::newest_above(&*self.storage, self.identity(), position).map_err(|error| error.to_string())? {
+            return Ok(newer);
+        }
         let whole = self.taken == self.batch.len();
         let bookmark = if whole { self.reader.bookmark() } else { self.before };
+        let spare = SEGMENTS_SPARED * self.reader.segment_bytes();
         let failed = |error| format!("cannot write a snapshot in {}: {error}", self.storage.place(""));
-        snapshot::write(&*self.storage, &self.ledger, &bookmark).map_err(failed)
+        snapshot::write(&*self.storage, &self.ledger, &bookmark, spare).map_err(failed)?;
+        Ok(position)
     }
 
-    /// Takes away the segments that no start needs any more, and gives how many; see [`snapshot::retire`]. With `archive`
-    /// they are put there before.
+    /// Takes away what snapshots up to here make superfluous, and gives how many segments went; see [`snapshot::retire`]. With
+    /// `archive` they are put there before.
     ///
     /// # Errors
     /// A sentence; what is left has no gap.
-    pub fn retire(&self, archive: Option<&Path>) -> Result<u64, String> {
+    pub fn retire(&self, segments: bool, archive: Option<&Path>) -> Result<u64, String> {
         let folder = self.storage.place("");
-        snapshot::retire(&*self.storage, &mut |name| {
+        let (settled, reading) = (self.ledger.position(), self.before.segment);
+        snapshot::retire(&*self.storage, self.identity(), settled, reading, segments, &mut |name| {
             archive.map_or(Ok(()), |archive| journal::archive(Path::new(&folder), archive, name))
         })
     }

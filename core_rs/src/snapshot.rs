@@ -3,13 +3,14 @@
 //! The follower makes them from its replica, never the process that authorizes. A start takes the newest one that is sound
 //! and goes on in the journal from its bookmark; one that is not sound is passed over, told, and the one before is taken.
 //!
-//! Always true here: a snapshot has its final name only when it is whole and on disk, with its folder; [`KEPT`] are kept, and
-//! an older one goes only when it is one more. What a snapshot says was durable when it was made, so a journal that ends
-//! before a sound snapshot has lost records.
+//! Always true here: a snapshot has its final name only when it is whole and on disk, with its folder; [`KEPT`] that are sound
+//! and this journal's are kept, and an older one goes only when there are more. What a snapshot says was durable when it was
+//! made, so a journal that does not hold the batch that a sound snapshot was made after has lost records. Only one process
+//! at a time makes snapshots and takes files away: the follower that has claimed it.
 //!
 //! ```text
-//! head   magic SWSNAPSH · u32 version · identity 16 · u64 position · u64 segment, offset, sequence, bookmark's position ·
-//!        hash 32 · BLAKE3 of the head so far
+//! head   magic SWSNAPSH · u32 version · identity 16 · u64 position · u64 segment, offset, sequence, bookmark's position, bytes
+//!        of the batch before · hash 32 · BLAKE3 of the head so far
 //! image  the state, see ledger::image
 //! foot   u32 zero · u64 bytes of the image · BLAKE3 over the image, which is the state's digest
 //! ```
@@ -19,8 +20,8 @@ use std::io;
 use std::sync::Arc;
 
 use crate::journal::{
-    Access, Bookmark, File, Identity, Journal, JournalError, Locked, Options, Records, Replays, Start, Storage, identity, is_whole,
-    remove_segments,
+    Access, Bookmark, File, Identity, Journal, JournalError, Locked, Options, Records, Replays, SNAPSHOT, Start, Storage,
+    UNFINISHED, identity, is_whole, remove_segments,
 };
 use crate::ledger::Ledger;
 use crate::ledger::image::{Blocks, IMAGE_BLOCK_BYTES_MAX};
@@ -30,9 +31,7 @@ pub const KEPT: usize = 2;
 
 const MAGIC: [u8; 8] = *b"SWSNAPSH";
 const VERSION: u32 = 1;
-const ENDING: &str = ".snapshot";
-const UNFINISHED: &str = ".new";
-const HEAD_BYTES: usize = 8 + 4 + 16 + 8 + 4 * 8 + 32 + 32;
+const HEAD_BYTES: usize = 8 + 4 + 16 + 8 + 5 * 8 + 32 + 32;
 const FOOT_BYTES: usize = 4 + 8 + 32;
 /// Bytes read at a time.
 const READ_BYTES: usize = 1 << 20;
@@ -56,12 +55,12 @@ impl Snapshot {
 
 /// The file name of a snapshot.
 fn snapshot_name(position: u64) -> String {
-    format!("{position:012}{ENDING}")
+    format!("{position:012}{SNAPSHOT}")
 }
 
 /// The position of the snapshot with this file name.
 fn snapshot_position(name: &str) -> Option<u64> {
-    let position = name.strip_suffix(ENDING)?.parse().ok()?;
+    let position = name.strip_suffix(SNAPSHOT)?.parse().ok()?;
     (snapshot_name(position) == name).then_some(position)
 }
 
@@ -72,13 +71,23 @@ fn positions(storage: &dyn Storage) -> io::Result<Vec<u64>> {
     Ok(positions)
 }
 
-/// Writes the snapshot of a ledger, then removes those beyond [`KEPT`]. `durable`: its record is on stable storage.
+/// Writes the snapshot of a ledger, whose record is on stable storage. `spare`: bytes that must be left on the disk, for the
+/// journal goes first.
 ///
 /// # Errors
-/// The operating system's; the snapshots that are there stay.
-pub fn write(storage: &dyn Storage, ledger: &Ledger, bookmark: &Bookmark) -> io::Result<()> {
+/// The operating system's, `StorageFull` before anything is written where there is no room; the snapshots that are there stay.
+pub fn write(storage: &dyn Storage, ledger: &Ledger, bookmark: &Bookmark, spare: u64) -> io::Result<()> {
     let position = ledger.position();
     assert!(bookmark.position <= position, "a snapshot's bookmark is at or before its record");
+    // What a follower that was killed in the middle of one has left.
+    for name in storage.names()?.iter().filter(|name| name.contains(SNAPSHOT) && name.ends_with(UNFINISHED)) {
+        storage.remove(name)?;
+    }
+    let mut bytes = (HEAD_BYTES + FOOT_BYTES) as u64;
+    ledger.image(&mut |block| bytes += block.len() as u64);
+    if storage.room()? < bytes + spare {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
     let (name, unfinished) = (snapshot_name(position), format!("{}{UNFINISHED}", snapshot_name(position)));
     let mut file = storage.create(&unfinished)?;
     let written = (|| {
@@ -100,14 +109,10 @@ pub fn write(storage: &dyn Storage, ledger: &Ledger, bookmark: &Bookmark) -> io:
         storage.rename(&unfinished, &name)
     })();
     if written.is_err() {
-        // The first error is the one to report; a leftover is removed at the next start.
+        // The first error is the one to report; a leftover is removed before the next one.
         drop(storage.remove(&unfinished));
-        return written;
     }
-    for position in positions(storage)?.into_iter().skip(KEPT) {
-        storage.remove(&snapshot_name(position))?;
-    }
-    Ok(())
+    written
 }
 
 fn head(position: u64, bookmark: &Bookmark) -> [u8; HEAD_BYTES] {
@@ -115,7 +120,8 @@ fn head(position: u64, bookmark: &Bookmark) -> [u8; HEAD_BYTES] {
     head.extend_from_slice(&MAGIC);
     head.extend_from_slice(&VERSION.to_le_bytes());
     head.extend_from_slice(&bookmark.identity);
-    for number in [position, bookmark.segment, bookmark.offset, bookmark.sequence, bookmark.position] {
+    let batch = [bookmark.sequence, bookmark.position, bookmark.batch_bytes];
+    for number in [position, bookmark.segment, bookmark.offset].into_iter().chain(batch) {
         head.extend_from_slice(&number.to_le_bytes());
     }
     head.extend_from_slice(&bookmark.hash);
@@ -144,8 +150,9 @@ fn parse_head(head: &[u8; HEAD_BYTES]) -> Result<Snapshot, &'static str> {
     };
     let (mut identity, mut hash) = (Identity::default(), [0; 32]);
     identity.copy_from_slice(&covered[12..28]);
-    hash.copy_from_slice(&covered[68..100]);
-    let bookmark = Bookmark { identity, segment: number(1), offset: number(2), sequence: number(3), position: number(4), hash };
+    hash.copy_from_slice(&covered[76..108]);
+    let (segment, offset, sequence, position, batch_bytes) = (number(1), number(2), number(3), number(4), number(5));
+    let bookmark = Bookmark { identity, segment, offset, sequence, position, hash, batch_bytes };
     Ok(Snapshot { position: number(0), bookmark })
 }
 
@@ -224,7 +231,7 @@ impl Blocks for FileBlocks {
     }
 }
 
-fn open(storage: &dyn Storage, position: u64) -> Result<(Snapshot, FileBlocks), String> {
+fn open(storage: &dyn Storage, identity: Identity, position: u64) -> Result<(Snapshot, FileBlocks), String> {
     let name = snapshot_name(position);
     let unreadable = |error: io::Error| format!("it cannot be read: {error}");
     let file = storage.open(&name, Access::CachedRead).map_err(unreadable)?;
@@ -238,20 +245,23 @@ fn open(storage: &dyn Storage, position: u64) -> Result<(Snapshot, FileBlocks), 
     if snapshot.position != position || snapshot.bookmark.position > position {
         return Err(format!("its head says that it is of record {}", snapshot.position));
     }
+    if snapshot.bookmark.identity != identity {
+        return Err("it belongs to another journal".to_owned());
+    }
     Ok((snapshot, FileBlocks::new(file, end)))
 }
 
 /// Reads a snapshot through, without taking up its state, and says whether it is sound, and its state's digest.
-fn check(storage: &dyn Storage, position: u64) -> Result<(Snapshot, [u8; 32]), String> {
-    let (snapshot, mut blocks) = open(storage, position)?;
+fn check(storage: &dyn Storage, identity: Identity, position: u64) -> Result<(Snapshot, [u8; 32]), String> {
+    let (snapshot, mut blocks) = open(storage, identity, position)?;
     while blocks.more()? {
         blocks.next()?;
     }
     Ok((snapshot, blocks.finish()?))
 }
 
-fn load(storage: &dyn Storage, position: u64) -> Result<(Snapshot, Ledger), String> {
-    let (snapshot, mut blocks) = open(storage, position)?;
+fn load(storage: &dyn Storage, identity: Identity, position: u64) -> Result<(Snapshot, Ledger), String> {
+    let (snapshot, mut blocks) = open(storage, identity, position)?;
     let ledger = Ledger::from_image(&mut blocks)?;
     blocks.finish()?;
     if ledger.position() != position {
@@ -283,11 +293,7 @@ fn load_first(storage: &dyn Storage, positions: impl Iterator<Item = u64>) -> Re
     let identity = identity(storage)?;
     let mut passed_over = Vec::new();
     for position in positions {
-        let loaded = load(storage, position).and_then(|(snapshot, ledger)| {
-            let own = snapshot.bookmark.identity == identity;
-            if own { Ok((snapshot, ledger)) } else { Err("it belongs to another journal".to_owned()) }
-        });
-        match loaded {
+        match load(storage, identity, position) {
             Ok((snapshot, ledger)) => return Ok(Loaded { ledger, snapshot: Some(snapshot), passed_over }),
             Err(cause) => passed_over.push(fault(&storage.place(&snapshot_name(position)), cause)),
         }
@@ -320,10 +326,11 @@ pub struct Seal {
 /// # Errors
 /// Where the folder cannot be read.
 pub fn seals(storage: &dyn Storage) -> Result<Vec<Seal>, JournalError> {
+    let identity = identity(storage)?;
     let seal = |position| Seal {
         position,
         file: storage.place(&snapshot_name(position)),
-        digest: check(storage, position).map(|(_, digest)| digest),
+        digest: check(storage, identity, position).map(|(_, digest)| digest),
     };
     Ok(found(storage)?.into_iter().rev().map(seal).collect())
 }
@@ -332,21 +339,47 @@ fn found(storage: &dyn Storage) -> Result<Vec<u64>, JournalError> {
     positions(storage).map_err(|error| JournalError::Io { action: "read", file: storage.place(""), error })
 }
 
-/// Takes away the segments that no start needs any more: those before the older of [`KEPT`] snapshots, both of which are
-/// read through first. `keep` is given the name of each before it goes. Gives how many went.
+/// The position of the newest sound snapshot of this journal above `position`, if there is one.
 ///
 /// # Errors
-/// A sentence: a snapshot that is not sound, for then nothing goes, or the operating system's.
-pub fn retire(storage: &dyn Storage, keep: &mut dyn FnMut(&str) -> io::Result<()>) -> Result<u64, String> {
-    let kept = found(storage).map_err(|error| error.to_string())?;
-    let mut below = 0;
-    if kept.len() >= KEPT {
-        for &position in &kept[..KEPT] {
-            let (checked, _) = check(storage, position).map_err(|cause| fault(&storage.place(&snapshot_name(position)), cause))?;
-            below = checked.bookmark.segment;
+/// Where the folder cannot be read.
+pub fn newest_above(storage: &dyn Storage, identity: Identity, position: u64) -> Result<Option<u64>, JournalError> {
+    let above = found(storage)?.into_iter().take_while(|&other| other > position);
+    Ok(above.into_iter().find(|&other| check(storage, identity, other).is_ok()))
+}
+
+/// Takes away what the snapshots up to the record `settled` make superfluous: snapshots that are not among the [`KEPT`] newest
+/// sound ones, and, with `segments`, the segments before the older of these. Each is read through first, and nothing goes where
+/// there are fewer, or where a sound snapshot lies beyond `settled`: then PostgreSQL has still to pass what they stand for.
+/// Never goes a segment from `reading` on. `keep` is given the name of each segment before it goes. Gives how many segments went.
+///
+/// # Errors
+/// A sentence. What is left of the journal has no gap.
+pub fn retire(
+    storage: &dyn Storage,
+    identity: Identity,
+    settled: u64,
+    reading: u64,
+    segments: bool,
+    keep: &mut dyn FnMut(&str) -> io::Result<()>,
+) -> Result<u64, String> {
+    let all = found(storage).map_err(|error| error.to_string())?;
+    let (mut kept, mut others) = (Vec::new(), Vec::new());
+    for position in all {
+        match check(storage, identity, position) {
+            Ok((snapshot, _)) if kept.len() < KEPT => kept.push(snapshot),
+            _ => others.push(position),
         }
     }
-    remove_segments(storage, below, keep).map_err(|error| error.to_string())
+    if kept.len() < KEPT || kept[0].position > settled {
+        return Ok(0);
+    }
+    for position in others {
+        let name = snapshot_name(position);
+        storage.remove(&name).map_err(|error| format!("cannot remove {}: {error}", storage.place(&name)))?;
+    }
+    let below = kept[KEPT - 1].bookmark.segment.min(reading);
+    if segments { remove_segments(storage, below, keep).map_err(|error| error.to_string()) } else { Ok(0) }
 }
 
 impl Replays for Ledger {

@@ -275,6 +275,17 @@ pub fn verify(folder: &Path, archive: Option<&Path>) -> Verification {
         )
         .map(drop),
     };
+    let end = checking.verifier.ledger().position();
+    // What a sound snapshot says was durable once, so a journal that ends before it has lost records.
+    let beyond = seals.filter_map(|seal| seal.digest.is_ok().then_some(seal)).next_back();
+    if let (Ok(()), Some(seal)) = (&checked, beyond) {
+        let Seal { position, file, .. } = seal;
+        let lost = format!(
+            "the journal has lost records: it ends at record {end}, but the sound snapshot {file} was made after record {position}; \
+             restore the folder from a backup or the standby"
+        );
+        checking.unsound.get_or_insert(lost);
+    }
     let Checking { right, mut verifier, broken, snapshots, unsound } = checking;
     let (problem, first_bad_record) = match (checked, verifier.sweep()) {
         (Err(error), _) => (Some(error.to_string()), broken.or_else(|| first_bad_record(&storage, start.as_ref(), &error))),

@@ -385,6 +385,9 @@ impl Storage for Watched {
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<()> {
         self.storage.create_zeroed(name, bytes)
     }
+    fn room(&self) -> io::Result<u64> {
+        self.storage.room()
+    }
     fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>> {
         self.storage.create(name)
     }

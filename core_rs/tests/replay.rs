@@ -185,7 +185,7 @@ proptest! {
         Journal::create(folder.path(), &OPTIONS).expect("an empty folder");
         let open = |folder: &Path, ledger: &mut Ledger| Journal::open(folder, &OPTIONS, &mut replaying(ledger));
         let mut world = World::new(open(folder.path(), &mut Ledger::new()).expect("an empty journal"));
-        let mut replica = Replica::open(folder.path(), u64::MAX).expect("a journal");
+        let mut replica = Replica::open(folder.path(), None, u64::MAX).expect("a journal");
         for (step, chunk) in &steps {
             match step {
                 Step::Restart(amount_max) => world = world.restarted(*amount_max, |ledger| open(folder.path(), ledger)),

@@ -11,7 +11,7 @@ use college::{AMOUNT_MAX, college};
 use proptest::prelude::*;
 use switch_core::evidence::Evidence;
 use switch_core::journal::{
-    BLOCK_BYTES, DurableMark, FolderStorage, Identity, Journal, JournalError, Locked, MemoryStorage, Options, Storage,
+    BLOCK_BYTES, DurableMark, FolderStorage, Identity, Journal, JournalError, Locked, MemoryStorage, Options, Reader, Storage,
 };
 use switch_core::ledger::Ledger;
 use switch_core::ledger::image::Blocks;
@@ -53,7 +53,8 @@ fn driven_world(storage: &MemoryStorage) -> World {
 fn take_snapshot(storage: &MemoryStorage, position: u64) {
     let mut replica = Replica::open_on(shared(storage), position).expect("a sound journal");
     replica.advance(position).expect("a durable record");
-    replica.snapshot().expect("room for a snapshot");
+    assert_eq!(replica.snapshot().expect("room for a snapshot"), position);
+    assert_eq!(replica.retire(false, None), Ok(0));
 }
 
 fn snapshots(storage: &MemoryStorage) -> Vec<String> {
@@ -154,9 +155,9 @@ fn a_damaged_snapshot_is_told_and_the_one_before_is_taken() {
         ("cut", &|content| content.truncate(content.len() - 1)),
         ("longer", &|content| content.push(0)),
         ("empty", &Vec::clear),
-        ("head alone", &|content| content.truncate(132)),
+        ("head alone", &|content| content.truncate(140)),
     ];
-    let flips = (0..content.len()).step_by(7).chain(0..140).chain(content.len() - 60..content.len());
+    let flips = (0..content.len()).step_by(7).chain(0..148).chain(content.len() - 60..content.len());
     let flips = flips.map(|at| (at, 1_u8 << (at % 8)));
     let check = |damaged: &MemoryStorage, what: &str| {
         let resumed = resume(damaged).unwrap_or_else(|error| panic!("{what}: {error}"));
@@ -202,23 +203,33 @@ fn another_journals_snapshot_is_passed_over() {
     assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
 }
 
-#[test]
-fn a_journal_that_ends_before_a_sound_snapshot_has_lost_records() {
-    let (storage, position, _) = filled();
-    let segment = "00000002.segment";
-    let content = storage.content(segment).expect("there");
-    assert!(content.iter().any(|byte| *byte != 0));
-    // As after a power cut on a disk that confirmed what it did not keep: the mark is old, the last batches are not there.
+/// As after a power cut on a disk that confirmed what it did not keep: the mark is old, the last batches are not there.
+fn lose_the_end(storage: &MemoryStorage) {
     storage.remove("durable").expect("there");
-    let last = (1..).map(|number| format!("{number:08}.segment")).take_while(|name| storage.content(name).is_some());
-    let last = last.filter(|name| storage.content(name).expect("there")[BLOCK_BYTES..].iter().any(|byte| *byte != 0)).last();
-    let last = last.expect("a segment in use");
+    let written = |name: &String| storage.content(name).is_some_and(|content| content[BLOCK_BYTES..].iter().any(|byte| *byte != 0));
+    let last = (1..100).map(|number| format!("{number:08}.segment")).take_while(written).last().expect("a segment in use");
     storage.alter(&last, |content| {
         let end = content.iter().rposition(|byte| *byte != 0).expect("a batch") / BLOCK_BYTES * BLOCK_BYTES;
         content[end - 2 * BLOCK_BYTES..].fill(0);
     });
-    let error = resume(&storage).err().expect("records are missing");
-    assert!(matches!(error, JournalError::Lost { durable, .. } if durable == position - 2), "{error}");
+}
+
+#[test]
+fn a_journal_that_ends_before_a_sound_snapshot_has_lost_records() {
+    let (storage, position, _) = filled();
+    lose_the_end(&storage);
+    let before = storage.reopened();
+    let error = resume(&storage).err().expect("records are missing").to_string();
+    assert!(error.contains("a sound snapshot was made after") && error.contains("have lost records"), "{error}");
+    for name in before.names().expect("a working disk") {
+        assert_eq!(before.content(&name), storage.content(&name), "a refused start changes nothing in {name}");
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    laid_out(&storage, folder.path());
+    let found = verify(folder.path(), None);
+    assert!(!found.ok && found.records < position - 2, "{found:?}");
+    let problem = found.problem.expect("not ok");
+    assert!(problem.contains("has lost records") && problem.contains(&format!("{:012}.snapshot", position - 2)), "{problem}");
 }
 
 #[test]
@@ -236,7 +247,11 @@ fn a_crash_while_a_snapshot_is_made_leaves_the_ones_before() {
         assert!(there.len() >= 2 && before.iter().any(|name| there.contains(name)), "after {changes} changes: {there:?}");
         let resumed = resume(&storage).expect("a sound journal");
         assert_eq!((resumed.passed_over.len(), resumed.ledger.digest()), (0, digest));
-        assert!(storage.names().expect("a working disk").iter().all(|name| !name.contains(".new")), "a leftover goes at the start");
+        drop(resumed);
+        take_snapshot(&storage, position);
+        let left = storage.names().expect("a working disk");
+        assert!(left.iter().all(|name| !name.contains(".snapshot.new")), "a leftover goes before the next one");
+        assert_eq!(snapshots(&storage).len(), 2);
         if made.is_ok() {
             assert!(changes >= 5, "the crashes hit every step");
             break;
@@ -265,12 +280,12 @@ fn segments_go_only_when_two_sound_snapshots_are_past_them() {
     let newest = snapshots(&storage).pop().expect("two");
     damaged.alter(&newest, |content| content[300] ^= 1);
     let cautious = Replica::open_on(shared(&damaged), u64::MAX).expect("the older one is sound");
-    assert!(cautious.retire(None).expect_err("nothing goes").contains("cannot be used"));
-    assert_eq!(segments(&damaged), whole);
+    assert_eq!(cautious.retire(true, None), Ok(0), "one sound snapshot is too few");
+    assert_eq!((segments(&damaged), snapshots(&damaged).len()), (whole, 2));
 
-    let gone = replica.retire(None).expect("a working disk");
+    let gone = replica.retire(true, None).expect("a working disk");
     assert!(gone >= 1 && segments(&storage) == whole - gone as usize, "{gone} of {whole}");
-    assert_eq!(replica.retire(None), Ok(0), "once");
+    assert_eq!(replica.retire(true, None), Ok(0), "once");
     let resumed = resume(&storage.reopened()).expect("a sound journal");
     assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
     // The fallback has all that it needs, too.
@@ -287,6 +302,108 @@ fn segments_go_only_when_two_sound_snapshots_are_past_them() {
     assert!(matches!(error, JournalError::Cut { .. }), "{error}");
 }
 
+/// Puts another journal's snapshot of record `position` among these.
+fn put_foreign(storage: &MemoryStorage, position: u64) {
+    let other = MemoryStorage::new(DISK_BYTES);
+    Journal::create_on(&other, *b"another journal!", &OPTIONS).expect("an empty disk");
+    drop(college(resume(&other).expect("an empty journal").journal));
+    take_snapshot(&other, 3);
+    let content = other.content("000000000003.snapshot").expect("there");
+    let name = format!("{position:012}.snapshot");
+    drop(storage.create(&name).expect("room"));
+    storage.alter(&name, |file| *file = content);
+}
+
+#[test]
+fn another_journals_snapshots_decide_nothing() {
+    let (storage, position, digest) = filled();
+    let own = snapshots(&storage);
+    put_foreign(&storage, position + 1_000);
+    put_foreign(&storage, position + 2_000);
+    let replica = Replica::open_on(shared(&storage), u64::MAX).expect("a sound journal");
+    assert!(replica.retire(true, None).expect("a working disk") >= 1, "the own two are sound");
+    assert_eq!(snapshots(&storage), own, "they are taken away");
+    let resumed = resume(&storage).expect("a sound journal");
+    assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
+
+    // Nor is a journal made where they lie.
+    let left = MemoryStorage::new(DISK_BYTES);
+    put_foreign(&left, 3);
+    assert!(matches!(Journal::create_on(&left, IDENTITY, &OPTIONS), Err(JournalError::Exists { .. })));
+}
+
+#[test]
+fn a_damaged_snapshot_does_not_push_out_a_sound_one() {
+    let (storage, position, digest) = filled();
+    let [older, newest] = <[String; 2]>::try_from(snapshots(&storage)).expect("two");
+    storage.alter(&newest, |content| content[300] ^= 1);
+    take_snapshot(&storage, position);
+    assert_eq!(snapshots(&storage), [older.clone(), format!("{position:012}.snapshot")]);
+    storage.alter(&format!("{position:012}.snapshot"), |content| content[300] ^= 1);
+    let resumed = resume(&storage).expect("the older one is sound still");
+    assert_eq!((resumed.passed_over.len(), resumed.ledger.digest()), (1, digest));
+}
+
+#[test]
+fn where_postgresql_is_behind_the_snapshots_nothing_is_made_and_nothing_goes() {
+    let (storage, position, _) = filled();
+    let (before, whole) = (snapshots(&storage), segments(&storage));
+    for settled in [0, 50, position - 3] {
+        // As a follower of a database that is new, or was put back from a backup.
+        let mut replica = Replica::open_on(shared(&storage), settled).expect("the whole journal is there");
+        replica.advance(settled).expect("durable");
+        assert_eq!(replica.snapshot(), Ok(position - 2), "there is a newer one");
+        assert_eq!(replica.retire(true, None), Ok(0), "at record {settled}");
+        assert_eq!((snapshots(&storage), segments(&storage)), (before.clone(), whole));
+        replica.advance(position).expect("every segment that it needs is there");
+    }
+}
+
+#[test]
+fn segments_older_than_a_sound_snapshot_are_refused() {
+    let (storage, ..) = filled();
+    let backup = storage.reopened();
+    drop(resume(&backup).expect("a sound journal"));
+    let mut journal = resume(&storage).expect("a sound journal").journal;
+    for _ in 0..400 {
+        journal.reserve(3_000).expect("room");
+        journal.append(&[7; 2_900]);
+        journal.flush();
+    }
+    drop(journal);
+    // A snapshot of the same state behind all that: its bookmark stands where the backup has nothing, or something else.
+    let mut reader = Reader::open_on(shared(&storage), None).expect("a sound journal");
+    let durable = DurableMark::open_on(&storage).and_then(|mark| mark.load(IDENTITY)).expect("the mark");
+    while reader.next_batch(durable).expect("a sound journal").is_some() {}
+    let ledger = resume(&backup.reopened()).expect("a sound journal").ledger;
+    let position = ledger.position();
+    let bookmark = switch_core::journal::Bookmark { position, ..reader.bookmark() };
+    for name in snapshots(&backup) {
+        backup.remove(&name).expect("there");
+    }
+    snapshot::write(&backup, &ledger, &bookmark, 0).expect("room");
+    let error = resume(&backup).err().expect("what the snapshot was made after is not there");
+    assert!(error.to_string().contains("older than the snapshot") || matches!(error, JournalError::Io { .. }), "{error}");
+    assert_eq!(backup.content("durable"), backup.reopened().content("durable"));
+}
+
+#[test]
+fn an_archive_in_the_journals_own_folder_is_refused() {
+    let (storage, ..) = filled();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let journal = folder.path().join("journal");
+    std::fs::create_dir(&journal).expect("a folder");
+    laid_out(&storage, &journal);
+    let link = folder.path().join("archive");
+    std::os::unix::fs::symlink(&journal, &link).expect("a link");
+    let replica = Replica::open(&journal, None, u64::MAX).expect("a sound journal");
+    for archive in [&journal, &link] {
+        let error = replica.retire(true, Some(archive)).expect_err("both copies would go");
+        assert!(error.contains("is the journal's own folder"), "{error}");
+        assert!(journal.join("00000001.segment").exists());
+    }
+}
+
 #[test]
 fn with_one_snapshot_nothing_goes() {
     let (storage, position, _) = filled();
@@ -294,7 +411,7 @@ fn with_one_snapshot_nothing_goes() {
     storage.remove(&older).expect("there");
     let mut replica = Replica::open_on(shared(&storage), u64::MAX).expect("a sound journal");
     replica.advance(position).expect("durable");
-    assert_eq!(replica.retire(None), Ok(0));
+    assert_eq!(replica.retire(true, None), Ok(0));
 }
 
 #[test]
@@ -303,7 +420,7 @@ fn a_crash_while_segments_go_leaves_a_journal_without_gaps() {
         let (storage, position, digest) = filled();
         let replica = Replica::open_on(shared(&storage), u64::MAX).expect("a sound journal");
         storage.crash_after(changes, |_| true);
-        let gone = replica.retire(None);
+        let gone = replica.retire(true, None);
         let storage = storage.reopened();
         let resumed = resume(&storage).expect("a sound journal");
         assert_eq!((resumed.ledger.position(), resumed.ledger.digest()), (position, digest));
@@ -332,8 +449,8 @@ fn an_archive_gets_segments_whole_and_an_interrupted_move_is_finished() {
     // One that had been moved but for its removal.
     std::fs::create_dir(&archive).expect("a folder");
     std::fs::write(archive.join("00000001.segment"), &first).expect("a file");
-    let replica = Replica::open(&journal, u64::MAX).expect("a sound journal");
-    let gone = replica.retire(Some(&archive)).expect("a working disk");
+    let replica = Replica::open(&journal, None, u64::MAX).expect("a sound journal");
+    let gone = replica.retire(true, Some(&archive)).expect("a working disk");
     assert!(gone >= 1);
     for number in 1..=gone {
         let name = format!("{number:08}.segment");
@@ -353,8 +470,8 @@ fn an_archive_with_another_file_of_that_name_stops_the_move() {
     laid_out(&storage, &journal);
     std::fs::create_dir(&archive).expect("a folder");
     std::fs::write(archive.join("00000001.segment"), b"somebody else's").expect("a file");
-    let replica = Replica::open(&journal, u64::MAX).expect("a sound journal");
-    let error = replica.retire(Some(&archive)).expect_err("two files of one name");
+    let replica = Replica::open(&journal, None, u64::MAX).expect("a sound journal");
+    let error = replica.retire(true, Some(&archive)).expect_err("two files of one name");
     assert!(error.contains("cannot archive") && error.contains("is another file"), "{error}");
     assert!(journal.join("00000001.segment").exists());
 }
@@ -366,8 +483,8 @@ fn shortened() -> (tempfile::TempDir, u64, [u8; 32]) {
     let journal = folder.path().join("journal");
     std::fs::create_dir(&journal).expect("a folder");
     laid_out(&storage, &journal);
-    let replica = Replica::open(&journal, u64::MAX).expect("a sound journal");
-    assert!(replica.retire(Some(&folder.path().join("archive"))).expect("a working disk") >= 1);
+    let replica = Replica::open(&journal, None, u64::MAX).expect("a sound journal");
+    assert!(replica.retire(true, Some(&folder.path().join("archive"))).expect("a working disk") >= 1);
     (folder, position, digest)
 }
 
@@ -411,7 +528,7 @@ fn a_snapshot_that_is_not_the_state_of_its_record_is_found() {
     // The head and the image say the old one's record; the state is that of the newer one.
     let of_old = std::fs::read(journal.join(&old)).expect("there");
     assert_eq!(of_old.len() / 1000, content.len() / 1000);
-    content[..132].copy_from_slice(&of_old[..132]);
+    content[..140].copy_from_slice(&of_old[..140]);
     std::fs::write(journal.join(&old), content).expect("a file");
     let found = verify(&journal, Some(&archive));
     assert!(!found.ok && found.first_bad_record.is_none(), "{found:?}");
@@ -500,7 +617,7 @@ fn the_format_stays_what_it_is() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "545eecb1574f33b909b36e20b75a7b62f1fe46949fb7dc4419620e7f0e88ce64",
+        "c73c748e89d6b15afb0d0f14fbfc318ef432dfc7f873ca969487d63ba66b68b2",
         "snapshots on disk would no longer be read: raise the format version"
     );
 }

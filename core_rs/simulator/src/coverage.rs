@@ -109,6 +109,7 @@ pub const KINDS: &[&str] = &[
     "recovery.started",
     "recovery.torn_tail",
     "snapshot.made",
+    "snapshot.newer_is_there",
     "snapshot.passed_over",
     "snapshot.refused",
     "snapshot.retired",

@@ -227,6 +227,13 @@ impl<'a> Records<'a> {
         self
     }
 
+    /// Goes on behind as many whole records as have `bytes` with their lengths, or a few more; gives how many bytes they had.
+    pub(super) fn skip_bytes(&mut self, bytes: usize) -> usize {
+        let before = self.rest.len();
+        while before - self.rest.len() < bytes && self.next().is_some() {}
+        before - self.rest.len()
+    }
+
     /// The rest with its lengths, and the position of its first record.
     #[must_use]
     pub fn payload(&self) -> (u64, &'a [u8]) {

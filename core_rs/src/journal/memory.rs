@@ -148,6 +148,12 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn room(&self) -> io::Result<u64> {
+        let disk = self.disk();
+        disk.check()?;
+        Ok(disk.bytes_max.saturating_sub(disk.used()))
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>> {
         let mut disk = self.disk();
         disk.change()?;

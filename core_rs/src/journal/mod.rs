@@ -59,12 +59,12 @@ pub use memory::MemoryStorage;
 pub use reader::{Batch, Reader};
 pub use recovery::{Each, Inspection, PerRecord, Replays, Start, inspect, inspect_from};
 pub use retention::{archive, remove_segments};
-pub use segment::Bookmark;
+pub use segment::{Bookmark, SNAPSHOT, UNFINISHED};
 pub use storage::{Access, File, FolderStorage, NewFile, Storage};
 
 use prepare::Preparer;
 use recovery::Recovered;
-use segment::{BLOCK, Segment, UNFINISHED, segment_number};
+use segment::{BLOCK, Segment, segment_number};
 use writer::{BatchWriter, Done, FillingBatch, Job, WriterThread, end_process};
 
 /// The choices of an operator.
@@ -254,6 +254,7 @@ impl Journal {
     pub fn open_driven(storage: &Arc<dyn Storage>, options: &Options, each: &mut Each<'_>) -> Result<Self, JournalError> {
         Self::resume_driven(Locked::on(storage)?, options, None, &mut PerRecord(each))
     }
+
     /// Opens a journal that is locked: checks everything from `start` on (without one, from the first record), gives the
     /// records in order to `replays`, and clears the rest of an interrupted write at the end.
     ///
@@ -551,7 +552,8 @@ fn refuse_missing(storage: &dyn Storage) -> Result<(), JournalError> {
 fn create_segment(storage: &dyn Storage, identity: Identity, options: &Options) -> Result<(), JournalError> {
     options.check()?;
     let names = recovery::names(storage)?;
-    if names.iter().any(|name| segment_number(name).is_some()) {
+    // Snapshots of a journal that was there before would be taken for this one's.
+    if names.iter().any(|name| segment_number(name).is_some() || name.ends_with(SNAPSHOT)) {
         return Err(JournalError::Exists { folder: storage.place("") });
     }
     for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {

@@ -14,7 +14,7 @@ use super::format::{Hash, Identity, Records};
 use super::segment::{Bookmark, Step, Walk};
 use super::storage::{FolderStorage, Storage};
 
-/// Reads batches in order, from the first one.
+/// Reads batches in order, from the first one or from a bookmark on.
 pub struct Reader {
     walk: Walk,
     /// What was durable when the window was filled.
@@ -70,6 +70,12 @@ impl Reader {
     /// As for [`Self::open`].
     pub fn open_on(storage: Arc<dyn Storage>, from: Option<&Bookmark>) -> Result<Self, JournalError> {
         Ok(Self { walk: Walk::start(storage, from)?, durable: 0 })
+    }
+
+    /// Bytes of the segment that is being read.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        self.walk.segment.bytes
     }
 
     /// Where it stands: between the last batch returned and the next.

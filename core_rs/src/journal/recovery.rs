@@ -31,7 +31,7 @@ use super::aligned::AlignedBuffer;
 use super::error::JournalError;
 use super::format::{BLOCK_BYTES, Chain, Hash, Identity, Records, SECTOR_BYTES, is_zero_sector, parse_head, verify_hash};
 use super::mark::DurableMark;
-use super::segment::{BLOCK, Bookmark, Place, Segment, Step, UNFINISHED, Walk, segment_name, segment_number};
+use super::segment::{BLOCK, Bookmark, Place, SNAPSHOT, Segment, Step, UNFINISHED, Walk, segment_name, segment_number};
 use super::storage::{Access, Storage};
 
 /// Bytes looked at or zeroed at a time.
@@ -135,7 +135,8 @@ pub(super) fn recover(
 ) -> Result<Recovered, JournalError> {
     let Examined { walk, torn_bytes, next } = examine(storage, start, replays, beside)?;
     for name in names(&**storage)? {
-        if name.ends_with(UNFINISHED) {
+        // A snapshot that is not whole is for the follower that looks after the journal: one may be at work already.
+        if name.ends_with(UNFINISHED) && !name.contains(SNAPSHOT) {
             storage.remove(&name).map_err(|error| failed(&**storage, "remove", &name, error))?;
         }
     }
@@ -250,17 +251,24 @@ fn walk_beside(walk: Walk, last_number: u64, there: u64, replays: &mut dyn Repla
             // That nobody takes any more means that replaying has failed: its error is the one to tell.
             let nobody = || JournalError::Rejected { position: 0, cause: "the replay has ended".to_owned() };
             let walked = walk_to_end(walk, last_number, &mut |records| {
-                let (first_position, payload) = records.after(there).payload();
-                if reading.payload.len() + payload.len() > READ_BYTES && !reading.payload.is_empty() {
-                    let mut empty = emptied.try_recv().unwrap_or_default();
-                    empty.payload.clear();
-                    full.send(std::mem::replace(&mut reading, empty)).map_err(|_| nobody())?;
+                let mut records = records.after(there);
+                // An import is one batch and may be large: it is handed over in pieces, so that what is held has a bound.
+                loop {
+                    let (first_position, rest) = records.payload();
+                    let bytes = if rest.len() > READ_BYTES { records.skip_bytes(READ_BYTES) } else { rest.len() };
+                    if reading.payload.len() + bytes > READ_BYTES && !reading.payload.is_empty() {
+                        let mut empty = emptied.try_recv().unwrap_or_default();
+                        empty.payload.clear();
+                        full.send(std::mem::replace(&mut reading, empty)).map_err(|_| nobody())?;
+                    }
+                    if reading.payload.is_empty() {
+                        reading.first_position = first_position;
+                    }
+                    reading.payload.extend_from_slice(&rest[..bytes]);
+                    if bytes == rest.len() {
+                        return Ok(());
+                    }
                 }
-                if reading.payload.is_empty() {
-                    reading.first_position = first_position;
-                }
-                reading.payload.extend_from_slice(payload);
-                Ok(())
             });
             // What was read before damage is replayed all the same: the first record that is wrong is the one to name.
             if !reading.payload.is_empty() {

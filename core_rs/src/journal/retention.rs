@@ -35,9 +35,20 @@ pub fn remove_segments(
 /// Puts the file `name` of `folder` into `archive` as well, and on disk there. The archive is made if need be.
 ///
 /// # Errors
-/// The operating system's; of kind `AlreadyExists` where the archive has another file of that name.
+/// The operating system's; of kind `AlreadyExists` where the archive has another file of that name, `InvalidInput` where it is the
+/// journal's own folder.
 pub fn archive(folder: &Path, archive: &Path, name: &str) -> io::Result<()> {
-    fs::create_dir_all(archive)?;
+    if !archive.is_dir() {
+        fs::create_dir_all(archive)?;
+        // Its own name must be on disk as well, before what it keeps goes from the journal.
+        if let Some(parent) = archive.canonicalize()?.parent() {
+            fs::File::open(parent)?.sync_all()?;
+        }
+    }
+    if archive.canonicalize()? == folder.canonicalize()? {
+        let cause = format!("{} is the journal's own folder and cannot be its archive", archive.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, cause));
+    }
     let (from, to) = (folder.join(name), archive.join(name));
     if to.exists() {
         // The move was interrupted between its two halves, or somebody put another journal's segment there.

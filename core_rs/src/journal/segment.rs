@@ -23,8 +23,10 @@ use crate::limits::JOURNAL_EXTENT_BYTES_MAX;
 /// The block in bytes, as file offsets count.
 pub(super) const BLOCK: u64 = BLOCK_BYTES as u64;
 /// Ending of the name of a file that is not whole yet.
-pub(super) const UNFINISHED: &str = ".new";
+pub const UNFINISHED: &str = ".new";
 const SEGMENT: &str = ".segment";
+/// Ending of the name of a snapshot, which lies beside the segments.
+pub const SNAPSHOT: &str = ".snapshot";
 /// Bytes read at first and at most in one go: little at the tail, where most of it is not written yet; much in a long
 /// replay.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
@@ -45,6 +47,8 @@ pub struct Bookmark {
     pub position: u64,
     /// Hash of the last batch before it, or of the identity where there is none.
     pub hash: Hash,
+    /// Bytes of that batch in the segment, which end where the next structure starts; 0 where there is none.
+    pub batch_bytes: u64,
 }
 
 /// The file name of a segment.
@@ -174,8 +178,10 @@ pub(super) struct Walk {
     pub(super) offset: u64,
     /// Where the history stands before it.
     pub(super) chain: Chain,
-    /// The last batch or footer.
+    /// The last batch or footer that this walk has met.
     pub(super) last: Option<Place>,
+    /// Bytes of the last batch, which ends where the walk stands unless it has just entered a segment.
+    batch_bytes: u64,
     window: Window,
 }
 
@@ -188,21 +194,52 @@ impl Walk {
             return Err(JournalError::Cut { file: storage.place(&segment_name(first)) });
         }
         let (segment, identity) = Segment::open(&*storage, number, Access::Read, expected, position)?;
-        let (offset, chain) = match from {
-            None => (BLOCK, Chain::genesis(identity)),
-            Some(&Bookmark { offset, sequence, position, hash, .. }) => (offset, Chain { sequence, position, hash }),
+        let (offset, chain, batch_bytes) = match from {
+            None => (BLOCK, Chain::genesis(identity), 0),
+            Some(&Bookmark { offset, sequence, position, hash, batch_bytes, .. }) => {
+                (offset, Chain { sequence, position, hash }, batch_bytes)
+            }
         };
-        let walk = Self { storage, identity, segment, offset, chain, last: None, window: Window::new() };
+        let mut walk = Self { storage, identity, segment, offset, chain, last: None, batch_bytes, window: Window::new() };
         if offset < BLOCK || !offset.is_multiple_of(BLOCK) || offset + BLOCK > walk.segment.bytes {
             return Err(walk.damaged("no batch can start here, but a snapshot says that one does".to_owned()));
         }
+        if chain.sequence > 0 {
+            walk.check_batch_before()?;
+        }
         Ok(walk)
+    }
+
+    /// The batch before a bookmark must be the one that the bookmark names: its hash fixes all that was before it. Segments that
+    /// are older than the snapshot, or of another history, are told by this.
+    fn check_batch_before(&mut self) -> Result<(), JournalError> {
+        let end = self.offset;
+        let bytes = self.batch_bytes;
+        let is_possible =
+            bytes >= BLOCK && bytes.is_multiple_of(BLOCK) && bytes <= end - BLOCK && bytes <= JOURNAL_EXTENT_BYTES_MAX;
+        let hash = if is_possible {
+            self.offset = end - bytes;
+            let hash = verify_hash(self.fetch(bytes)?);
+            self.offset = end;
+            hash
+        } else {
+            None
+        };
+        if hash != Some(self.chain.hash) {
+            return Err(self.damaged(
+                "the batch before this place is not the one that a sound snapshot was made after: the segments are older than the \
+                 snapshot, have lost records, or are of another history"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     /// Where the walk stands.
     pub(super) fn bookmark(&self) -> Bookmark {
         let Chain { sequence, position, hash } = self.chain;
-        Bookmark { identity: self.identity, segment: self.segment.number, offset: self.offset, sequence, position, hash }
+        let (segment, batch_bytes) = (self.segment.number, self.batch_bytes);
+        Bookmark { identity: self.identity, segment, offset: self.offset, sequence, position, hash, batch_bytes }
     }
 
     /// Goes on in the next segment, after [`Step::Sealed`].
@@ -274,6 +311,7 @@ impl Walk {
         }
         let found = Found { head, payload: self.window.index(self.offset, payload) };
         self.last = Some(self.place(extent));
+        self.batch_bytes = extent;
         self.offset += extent;
         self.chain = Chain { sequence: head.sequence, position: self.chain.position + u64::from(head.records), hash };
         Ok(Step::Batch(found))

@@ -10,7 +10,6 @@
 //! convert it first.
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Write as _};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -22,6 +21,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, statv
 
 use super::aligned::AlignedBuffer;
 use super::format::BLOCK_BYTES;
+use super::segment::segment_number;
 
 /// Bytes zeroed by one write when a segment is prepared: small, so that a batch waits behind little of it.
 const ZERO_CHUNK_BYTES: usize = 256 << 10;
@@ -105,6 +105,12 @@ pub trait Storage: Send + Sync {
     /// # Errors
     /// The operating system's; of kind `StorageFull` before anything is written when there is no room.
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<()>;
+
+    /// Bytes that files may still take.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn room(&self) -> io::Result<u64>;
 
     /// Makes an empty file to be written from its start; replaces one of that name.
     ///
@@ -250,21 +256,24 @@ impl Storage for FolderStorage {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        // A name that is not UTF-8 is none of ours; one that is in both places is one file, whose move was interrupted.
-        let mut names = BTreeSet::new();
-        for folder in [Some(&self.folder), self.archive.as_ref()].into_iter().flatten() {
-            for entry in fs::read_dir(folder)? {
-                names.extend(entry?.file_name().into_string());
-            }
+        let mut names = names_in(&self.folder)?;
+        if let Some(archive) = &self.archive {
+            // Only what lies before: an archive may also hold what a journal had that was put back from an older copy since.
+            let first = names.iter().filter_map(|name| segment_number(name)).min().unwrap_or(0);
+            names.extend(names_in(archive)?.into_iter().filter(|name| segment_number(name).is_some_and(|number| number < first)));
         }
-        Ok(names.into_iter().collect())
+        Ok(names)
+    }
+
+    fn room(&self) -> io::Result<u64> {
+        let space = statvfs(&self.folder)?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
 
     fn create_zeroed(&self, name: &str, bytes: u64) -> io::Result<()> {
         // Asked first, so that trying again and again on a full disk does not take its last bytes from others each
         // time.
-        let space = statvfs(&self.folder)?;
-        if space.f_bavail.saturating_mul(space.f_frsize) < bytes {
+        if self.room()? < bytes {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let path = self.folder.join(name);
@@ -365,6 +374,11 @@ impl File for FolderFile {
         self.file.write_all_at(bytes, offset)?;
         if self.sync { self.file.sync_data() } else { Ok(()) }
     }
+}
+
+/// Names of the files in a folder. One that is not UTF-8 is none of ours.
+fn names_in(folder: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(folder)?.filter_map(|entry| entry.map(|entry| entry.file_name().into_string().ok()).transpose()).collect()
 }
 
 fn flags(flags: OFlags) -> i32 {

@@ -57,6 +57,12 @@ impl Storage for Disk {
         Ok(())
     }
 
+    fn room(&self) -> io::Result<u64> {
+        let state = self.state();
+        state.check()?;
+        Ok(state.bytes_max.saturating_sub(state.used()))
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn NewFile>> {
         let state = &mut *self.state();
         if let Some(fault) = state.strike(Change::Create, false)? {

@@ -510,7 +510,8 @@ impl State {
     }
 
     fn write_elsewhere(&mut self, intended: usize, offset: usize, bytes: &[u8]) -> &'static str {
-        let targets: Vec<usize> = self.names.values().copied().filter(|&inode| !self.inodes[inode].seen.is_empty()).collect();
+        let targets: Vec<usize> =
+            self.names.values().copied().filter(|&inode| self.inodes[inode].seen.len() >= SECTOR_BYTES).collect();
         let same = self.rng.bool();
         let target = if same { intended } else { targets[self.rng.usize(..targets.len())] };
         let sectors = self.inodes[target].seen.len() / SECTOR_BYTES;
