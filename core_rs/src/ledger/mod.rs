@@ -5,8 +5,8 @@
 //! [`Ledger::digest`]. The live switch and every replica run this same code.
 //!
 //! Always true here: the sum over all accounts is zero; a decision and the memory of it are one step; the position rises
-//! by one with every command; no account leaves its bounds; one holder has at most one live card. A decline is an outcome like any other, not an error: what must not happen is asserted, and
-//! ends the process.
+//! by one with every command; no account leaves its bounds; one holder has at most one live card. A decline is an outcome
+//! like any other, not an error: what must not happen is asserted, and ends the process.
 
 pub mod accounts;
 mod bytes;
