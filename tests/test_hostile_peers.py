@@ -52,7 +52,7 @@ HONEST: Final = 4
 """Terminals whose latency is looked at, one purchase after another."""
 HONEST_SECONDS: Final = 1.0
 P99_MAX_SECONDS: Final = 0.5
-"""An honest terminal's, whatever happens beside it, on a small machine that attackers and honest ones share. On one of its own it
+"""An honest terminal's, whatever happens beside it, on a small machine that attackers and honest ones share. On one of its own
 it is some milliseconds."""
 P99_RATIO_MAX: Final = 500
 """To the same terminals' without an attack, which is about half a millisecond; beside the worst of these peers it is thirty times that."""

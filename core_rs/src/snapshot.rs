@@ -344,8 +344,8 @@ fn found(storage: &dyn Storage) -> Result<Vec<u64>, JournalError> {
 /// # Errors
 /// Where the folder cannot be read.
 pub fn newest_above(storage: &dyn Storage, identity: Identity, position: u64) -> Result<Option<u64>, JournalError> {
-    let above = found(storage)?.into_iter().take_while(|&other| other > position);
-    Ok(above.into_iter().find(|&other| check(storage, identity, other).is_ok()))
+    let mut above = found(storage)?.into_iter().take_while(|&other| other > position);
+    Ok(above.find(|&other| check(storage, identity, other).is_ok()))
 }
 
 /// Takes away what the snapshots up to the record `settled` make superfluous: snapshots that are not among the [`KEPT`] newest
