@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::error::JournalError;
 use super::format::{BLOCK_BYTES, Identity};
-use super::segment::UNFINISHED;
+use super::names::UNFINISHED;
 use super::storage::{Access, File, FolderStorage, Storage};
 
 /// Name of the file.

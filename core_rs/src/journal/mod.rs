@@ -21,6 +21,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `format` | the bytes of segments, batches and footers |
+//! | `names` | what they are called |
 //! | `storage`, `memory` | files, on disk and in memory |
 //! | `segment` | making and opening segments, walking the chain |
 //! | `recovery` | the crash story: what a start accepts, repairs and refuses |
@@ -44,6 +45,7 @@ mod error;
 mod format;
 mod mark;
 mod memory;
+mod names;
 mod prepare;
 mod reader;
 mod recovery;
@@ -56,15 +58,17 @@ pub use error::JournalError;
 pub use format::{BLOCK_BYTES, Hash, Identity, RECORD_OVERHEAD_BYTES, Records, SECTOR_BYTES};
 pub use mark::DurableMark;
 pub use memory::MemoryStorage;
+pub use names::{SNAPSHOT, UNFINISHED};
 pub use reader::{Batch, Reader};
 pub use recovery::{Each, Inspection, PerRecord, Replays, Start, inspect, inspect_from};
 pub use retention::{archive, remove_segments};
-pub use segment::{Bookmark, SNAPSHOT, UNFINISHED};
+pub use segment::Bookmark;
 pub use storage::{Access, File, FolderStorage, NewFile, Storage};
 
+use names::segment_number;
 use prepare::Preparer;
 use recovery::Recovered;
-use segment::{BLOCK, Segment, segment_number};
+use segment::{BLOCK, Segment};
 use writer::{BatchWriter, Done, FillingBatch, Job, WriterThread, end_process};
 
 /// The choices of an operator.
@@ -519,7 +523,7 @@ impl Driven {
 /// # Errors
 /// [`JournalError::Missing`] or [`JournalError::Io`].
 pub fn is_whole(storage: &dyn Storage) -> Result<bool, JournalError> {
-    Ok(recovery::numbers(storage)?.first().is_none_or(|first| *first == 1))
+    Ok(segment::numbers(storage)?.first().is_none_or(|first| *first == 1))
 }
 
 /// Which journal a folder holds, by the first segment that is there.
@@ -527,7 +531,7 @@ pub fn is_whole(storage: &dyn Storage) -> Result<bool, JournalError> {
 /// # Errors
 /// [`JournalError::Missing`], [`JournalError::Damaged`] or [`JournalError::Io`].
 pub fn identity(storage: &dyn Storage) -> Result<Identity, JournalError> {
-    let numbers = recovery::numbers(storage)?;
+    let numbers = segment::numbers(storage)?;
     let first = numbers.first().ok_or_else(|| JournalError::Missing { folder: storage.place("") })?;
     Ok(Segment::open(storage, *first, Access::Read, None, 0)?.1)
 }
@@ -542,7 +546,7 @@ fn lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send>, JournalError> {
 
 /// Before anything is made in a folder that is not a journal's.
 fn refuse_missing(storage: &dyn Storage) -> Result<(), JournalError> {
-    if recovery::names(storage)?.iter().any(|name| segment_number(name).is_some()) {
+    if segment::names(storage)?.iter().any(|name| segment_number(name).is_some()) {
         return Ok(());
     }
     Err(JournalError::Missing { folder: storage.place("") })
@@ -551,7 +555,7 @@ fn refuse_missing(storage: &dyn Storage) -> Result<(), JournalError> {
 /// The first segment is made last, so that an interrupted creation can be repeated.
 fn create_segment(storage: &dyn Storage, identity: Identity, options: &Options) -> Result<(), JournalError> {
     options.check()?;
-    let names = recovery::names(storage)?;
+    let names = segment::names(storage)?;
     // Snapshots of a journal that was there before would be taken for this one's.
     if names.iter().any(|name| segment_number(name).is_some() || name.ends_with(SNAPSHOT)) {
         return Err(JournalError::Exists { folder: storage.place("") });

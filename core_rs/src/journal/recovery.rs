@@ -31,7 +31,8 @@ use super::aligned::AlignedBuffer;
 use super::error::JournalError;
 use super::format::{BLOCK_BYTES, Chain, Hash, Identity, Records, SECTOR_BYTES, is_zero_sector, parse_head, verify_hash};
 use super::mark::DurableMark;
-use super::segment::{BLOCK, Bookmark, Place, SNAPSHOT, Segment, Step, UNFINISHED, Walk, segment_name, segment_number};
+use super::names::{SNAPSHOT, UNFINISHED, segment_name};
+use super::segment::{BLOCK, Bookmark, Place, Segment, Step, Walk, names, numbers};
 use super::storage::{Access, Storage};
 
 /// Bytes looked at or zeroed at a time.
@@ -289,13 +290,6 @@ fn walk_beside(walk: Walk, last_number: u64, there: u64, replays: &mut dyn Repla
     })
 }
 
-/// The numbers of the segments that are there, in order.
-pub(super) fn numbers(storage: &dyn Storage) -> Result<Vec<u64>, JournalError> {
-    let mut numbers: Vec<u64> = names(storage)?.iter().filter_map(|name| segment_number(name)).collect();
-    numbers.sort_unstable();
-    Ok(numbers)
-}
-
 /// The highest segment number, after a check that none is missing behind the lowest.
 fn last_segment(storage: &dyn Storage) -> Result<u64, JournalError> {
     let numbers = numbers(storage)?;
@@ -390,14 +384,6 @@ fn existing(opened: Result<DurableMark, JournalError>) -> Result<Option<DurableM
         Ok(mark) => Ok(Some(mark)),
         Err(JournalError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-pub(super) fn names(storage: &dyn Storage) -> Result<Vec<String>, JournalError> {
-    match storage.names() {
-        Ok(names) => Ok(names),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(JournalError::Missing { folder: storage.place("") }),
-        Err(error) => Err(failed(storage, "read", "", error)),
     }
 }
 

@@ -8,8 +8,8 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::error::JournalError;
-use super::recovery::numbers;
-use super::segment::{UNFINISHED, segment_name};
+use super::names::{UNFINISHED, segment_name};
+use super::segment::numbers;
 use super::storage::Storage;
 
 /// Removes the segments with numbers below `below`, after giving the name of each to `keep`; gives how many.

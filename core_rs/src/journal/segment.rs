@@ -16,17 +16,12 @@ use super::format::{
     self, BLOCK_BYTES, BatchHead, Chain, HEAD_BYTES, Hash, Head, Identity, SECTOR_BYTES, SegmentHead, extent_bytes,
     has_zero_sector, is_zero_sector, parse_head, payload_is_sound, verify_hash,
 };
-use super::recovery::numbers;
+use super::names::{UNFINISHED, segment_name, segment_number};
 use super::storage::{Access, File, Storage};
 use crate::limits::JOURNAL_EXTENT_BYTES_MAX;
 
 /// The block in bytes, as file offsets count.
 pub(super) const BLOCK: u64 = BLOCK_BYTES as u64;
-/// Ending of the name of a file that is not whole yet.
-pub const UNFINISHED: &str = ".new";
-const SEGMENT: &str = ".segment";
-/// Ending of the name of a snapshot, which lies beside the segments.
-pub const SNAPSHOT: &str = ".snapshot";
 /// Bytes read at first and at most in one go: little at the tail, where most of it is not written yet; much in a long
 /// replay.
 const WINDOW_BYTES_MIN: usize = 64 << 10;
@@ -49,17 +44,6 @@ pub struct Bookmark {
     pub hash: Hash,
     /// Bytes of that batch in the segment, which end where the next structure starts; 0 where there is none.
     pub batch_bytes: u64,
-}
-
-/// The file name of a segment.
-pub(super) fn segment_name(number: u64) -> String {
-    format!("{number:08}{SEGMENT}")
-}
-
-/// The number of the segment with this file name.
-pub(super) fn segment_number(name: &str) -> Option<u64> {
-    let number = name.strip_suffix(SEGMENT)?.parse().ok()?;
-    (segment_name(number) == name).then_some(number)
 }
 
 /// An open segment file with a sound header.
@@ -139,6 +123,22 @@ impl Segment {
         }
         Ok((Self { number, bytes, file }, head.identity))
     }
+}
+
+/// The names of all files.
+pub(super) fn names(storage: &dyn Storage) -> Result<Vec<String>, JournalError> {
+    match storage.names() {
+        Ok(names) => Ok(names),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(JournalError::Missing { folder: storage.place("") }),
+        Err(error) => Err(JournalError::Io { action: "read", file: storage.place(""), error }),
+    }
+}
+
+/// The numbers of the segments that are there, in order.
+pub(super) fn numbers(storage: &dyn Storage) -> Result<Vec<u64>, JournalError> {
+    let mut numbers: Vec<u64> = names(storage)?.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
 }
 
 /// What stands where the walk is.

@@ -21,7 +21,7 @@ use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock, statv
 
 use super::aligned::AlignedBuffer;
 use super::format::BLOCK_BYTES;
-use super::segment::segment_number;
+use super::names::segment_number;
 
 /// Bytes zeroed by one write when a segment is prepared: small, so that a batch waits behind little of it.
 const ZERO_CHUNK_BYTES: usize = 256 << 10;

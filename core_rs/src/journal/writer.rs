@@ -22,7 +22,8 @@ use super::format::{
     BLOCK_BYTES, Chain, HEAD_BYTES, Identity, RECORD_OVERHEAD_BYTES, extent_bytes, put_record, seal_batch, seal_footer,
 };
 use super::mark::DurableMark;
-use super::segment::{BLOCK, Segment, segment_name};
+use super::names::segment_name;
+use super::segment::{BLOCK, Segment};
 use super::storage::Storage;
 
 /// Exit code of a process that could not write its journal: `EX_IOERR` of sysexits.h.
