@@ -14,7 +14,8 @@ use switch_simulator::{Failure, model, run};
 
 const SEEDS: u64 = 1_500;
 
-/// Seeds that exposed a defect, with what it was.
+/// Seeds that exposed a defect, with what it was. They name the runs of that day: where what is drawn has changed since, a test of
+/// the part itself is the lasting guard (of the first, `journal.rs`: a name that a dead process gave).
 const REGRESSIONS: [(u64, &str); 1] = [(
     3_128,
     "a segment that a process had named when it died was written to before its name was on disk, and a power cut took it",
