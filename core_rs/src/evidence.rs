@@ -232,10 +232,11 @@ impl Evidence {
         self.batch.extend_from_slice(batch.payload());
         self.taken = self.batch.len() - rest.len();
         let is_before = match self.asked {
+            // Positions begin at 1, so where the journal is whole none is before.
             Asked::Positions(from, _) => from <= self.began_after,
             Asked::Days(from, _) => self.began_after > 0 && self.stage == Stage::Skipping && from <= today,
         };
-        if is_before && self.began_after > 0 {
+        if is_before {
             return Err(format!(
                 "the journal was shortened, and what is left of it can be read from record {} on; name the archive with what was taken away",
                 batch.last_position + 1

@@ -8,6 +8,7 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use pyo3::create_exception;
@@ -19,7 +20,7 @@ use crate::authorizer::{Authorizer, Settings};
 use crate::calendar::Date;
 use crate::evidence::Evidence;
 use crate::import::import;
-use crate::journal::{FolderStorage, Journal, Locked, Options, identity};
+use crate::journal::{FolderStorage, Identity, Journal, Locked, Options, identity};
 use crate::ledger::{Ledger, Policy};
 use crate::mac::KeyEncryptionKey;
 use crate::reactor::{Bounds, Reactor, wall_clock};
@@ -42,6 +43,10 @@ fn random_nonce() -> [u8; 8] {
     let filled = rustix::rand::getrandom(nonce.as_mut_slice(), rustix::rand::GetRandomFlags::empty());
     assert_eq!(filled, Ok(nonce.len()), "the system gives random numbers");
     nonce
+}
+
+fn identity_text(identity: Identity) -> String {
+    format!("{:032x}", u128::from_be_bytes(identity))
 }
 
 fn hex(hash: [u8; 32]) -> String {
@@ -229,17 +234,28 @@ struct Chunk {
     hash: String,
 }
 
+/// What any thread of Python's may use, one at a time, without the interpreter's lock.
+struct Shared<T>(Mutex<T>);
+
+impl<T: Send> Shared<T> {
+    fn new(content: T) -> Self {
+        Self(Mutex::new(content))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, T> {
+        // A panic ends the process, so the lock is never poisoned.
+        self.0.lock().expect("nobody panicked")
+    }
+
+    fn with<R: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut T) -> R + Send) -> R {
+        py.detach(|| work(&mut self.lock()))
+    }
+}
+
 /// A second ledger that follows a journal.
 #[pyclass(name = "Replica", module = "switch._core")]
 struct PythonReplica {
-    replica: std::sync::Mutex<Replica>,
-}
-
-impl PythonReplica {
-    fn with<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut Replica) -> T + Send) -> T {
-        // A panic ends the process, so the lock is never poisoned.
-        py.detach(|| work(&mut self.replica.lock().expect("nobody panicked")))
-    }
+    replica: Shared<Replica>,
 }
 
 #[pymethods]
@@ -248,57 +264,57 @@ impl PythonReplica {
     #[pyo3(signature = (journal, *, archive = None, until = u64::MAX))]
     fn new(py: Python<'_>, journal: PathBuf, archive: Option<PathBuf>, until: u64) -> PyResult<Self> {
         let replica = py.detach(|| Replica::open(&journal, archive.as_deref(), until)).map_err(failed)?;
-        Ok(Self { replica: std::sync::Mutex::new(replica) })
+        Ok(Self { replica: Shared::new(replica) })
     }
 
     #[getter]
     fn remarks(&self, py: Python<'_>) -> Vec<String> {
-        self.with(py, |replica| replica.passed_over().to_vec())
+        self.replica.with(py, |replica| replica.passed_over().to_vec())
     }
 
     #[getter]
     fn hash(&self, py: Python<'_>) -> String {
-        hex(self.with(py, |replica| replica.hash()))
+        hex(self.replica.with(py, |replica| replica.hash()))
     }
 
     fn snapshot(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |replica| replica.snapshot()).map_err(failed)
+        self.replica.with(py, |replica| replica.snapshot()).map_err(failed)
     }
 
     #[pyo3(signature = (*, segments, archive = None))]
     fn retire(&self, py: Python<'_>, segments: bool, archive: Option<PathBuf>) -> PyResult<u64> {
-        self.with(py, |replica| replica.retire(segments, archive.as_deref())).map_err(failed)
+        self.replica.with(py, |replica| replica.retire(segments, archive.as_deref())).map_err(failed)
     }
 
     #[getter]
     fn business_date(&self, py: Python<'_>) -> String {
-        self.with(py, |replica| replica.ledger().business_date().to_string())
+        self.replica.with(py, |replica| replica.ledger().business_date().to_string())
     }
 
     #[getter]
     fn identity(&self, py: Python<'_>) -> String {
-        format!("{:032x}", self.with(py, |replica| u128::from_be_bytes(replica.identity())))
+        identity_text(self.replica.with(py, |replica| replica.identity()))
     }
 
     #[getter]
     fn position(&self, py: Python<'_>) -> u64 {
-        self.with(py, |replica| replica.ledger().position())
+        self.replica.with(py, |replica| replica.ledger().position())
     }
 
     #[getter]
     fn durable(&self, py: Python<'_>) -> PyResult<u64> {
-        self.with(py, |replica| replica.durable()).map_err(failed)
+        self.replica.with(py, |replica| replica.durable()).map_err(failed)
     }
 
     fn advance(&self, py: Python<'_>, until: u64) -> PyResult<()> {
-        self.with(py, |replica| replica.advance(until)).map_err(failed)
+        self.replica.with(py, |replica| replica.advance(until)).map_err(failed)
     }
 
     fn collect(&self, py: Python<'_>, records_max: u64) -> PyResult<Option<Chunk>> {
         if records_max == 0 {
             return Err(failed("a chunk has one record at least"));
         }
-        let Some(chunk) = self.with(py, |replica| replica.collect(records_max)).map_err(failed)? else { return Ok(None) };
+        let Some(chunk) = self.replica.with(py, |replica| replica.collect(records_max)).map_err(failed)? else { return Ok(None) };
         let tables = PyDict::new(py);
         for (name, bytes) in &chunk.tables {
             tables.set_item(name, PyBytes::new(py, bytes))?;
@@ -314,20 +330,20 @@ impl PythonReplica {
     }
 
     fn accounts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = self.with(py, |replica| serde_json::to_vec(&replica.accounts())).map_err(failed)?;
+        let bytes = self.replica.with(py, |replica| serde_json::to_vec(&replica.accounts())).map_err(failed)?;
         Ok(PyBytes::new(py, &bytes))
     }
 
     fn digest(&self, py: Python<'_>) -> String {
-        hex(self.with(py, |replica| replica.ledger().digest()))
+        hex(self.replica.with(py, |replica| replica.ledger().digest()))
     }
 
     fn sum(&self, py: Python<'_>) -> i128 {
-        self.with(py, |replica| replica.ledger().accounts().sum())
+        self.replica.with(py, |replica| replica.ledger().accounts().sum())
     }
 
     fn show<'py>(&self, py: Python<'py>, kind: &str, identifier: &str) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let replica = self.replica.lock().expect("nobody panicked");
+        let replica = self.replica.lock();
         shown(py, replica.ledger(), kind, identifier)
     }
 }
@@ -335,14 +351,7 @@ impl PythonReplica {
 /// A report on a part of a journal, line by line.
 #[pyclass(frozen, name = "Evidence", module = "switch._core")]
 struct PythonEvidence {
-    evidence: std::sync::Mutex<Evidence>,
-}
-
-impl PythonEvidence {
-    fn with<T: Send>(&self, py: Python<'_>, work: impl FnOnce(&mut Evidence) -> T + Send) -> T {
-        // A panic ends the process, so the lock is never poisoned.
-        py.detach(|| work(&mut self.evidence.lock().expect("nobody panicked")))
-    }
+    evidence: Shared<Evidence>,
 }
 
 #[pymethods]
@@ -352,21 +361,21 @@ impl PythonEvidence {
     fn new(py: Python<'_>, journal: PathBuf, first: &str, last: &str, timezone: &str, archive: Option<PathBuf>) -> PyResult<Self> {
         let open = || Evidence::open(&journal, archive.as_deref(), [first, last], timezone, wall_clock());
         let evidence = py.detach(open).map_err(failed)?;
-        Ok(Self { evidence: std::sync::Mutex::new(evidence) })
+        Ok(Self { evidence: Shared::new(evidence) })
     }
 
     #[getter]
     fn position(&self, py: Python<'_>) -> u64 {
-        self.with(py, |evidence| evidence.position())
+        self.evidence.with(py, |evidence| evidence.position())
     }
 
     #[getter]
     fn durable(&self, py: Python<'_>) -> u64 {
-        self.with(py, |evidence| evidence.durable())
+        self.evidence.with(py, |evidence| evidence.durable())
     }
 
     fn read<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let lines = self.with(py, Evidence::read).map_err(failed)?;
+        let lines = self.evidence.with(py, Evidence::read).map_err(failed)?;
         Ok(lines.map(|lines| PyBytes::new(py, &lines)))
     }
 }
@@ -374,7 +383,7 @@ impl PythonEvidence {
 #[pyfunction]
 fn journal_identity(py: Python<'_>, journal: PathBuf) -> PyResult<String> {
     let identity = py.detach(|| identity(&FolderStorage::new(&journal))).map_err(failed)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(identity)))
+    Ok(identity_text(identity))
 }
 
 #[pyfunction]

@@ -189,8 +189,7 @@ impl Replica {
             }
             let first = self.ledger.position() + 1;
             let records = Records::new(&self.batch[self.taken..], first).take_while(|(position, _)| *position <= until);
-            let replayed = self.ledger.replay_all(records, each);
-            replayed.map_err(|stopped| JournalError::Rejected { position: stopped.position, cause: stopped.cause })?;
+            self.ledger.replay_all(records, each)?;
             let (_, rest) = Records::new(&self.batch[self.taken..], first).after(self.ledger.position()).payload();
             self.taken = self.batch.len() - rest.len();
         }

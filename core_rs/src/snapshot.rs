@@ -25,6 +25,7 @@ use crate::journal::{
 };
 use crate::ledger::Ledger;
 use crate::ledger::image::{Blocks, IMAGE_BLOCK_BYTES_MAX};
+use crate::ledger::replay::Unreplayable;
 
 /// How many are kept: the newest, and one to fall back to.
 pub const KEPT: usize = 2;
@@ -43,14 +44,6 @@ pub struct Snapshot {
     pub position: u64,
     /// Where the journal goes on: between two batches, the first of which may begin before `position`.
     pub bookmark: Bookmark,
-}
-
-impl Snapshot {
-    /// From where a journal is replayed on top of it.
-    #[must_use]
-    pub fn start(&self) -> Start {
-        Start { bookmark: self.bookmark, position: self.position }
-    }
 }
 
 /// The file name of a snapshot.
@@ -271,6 +264,7 @@ fn load(storage: &dyn Storage, identity: Identity, position: u64) -> Result<(Sna
 }
 
 /// A state to go on from.
+#[derive(Default)]
 pub struct Loaded {
     /// The state; before the first record where there is no snapshot.
     pub ledger: Ledger,
@@ -278,6 +272,14 @@ pub struct Loaded {
     pub snapshot: Option<Snapshot>,
     /// What was wrong with newer ones: a sentence each.
     pub passed_over: Vec<String>,
+}
+
+impl Loaded {
+    /// From where the journal is replayed on top of it; `None`: from its first record on.
+    #[must_use]
+    pub fn start(&self) -> Option<Start> {
+        self.snapshot.map(|Snapshot { position, bookmark }| Start { bookmark, position })
+    }
 }
 
 /// Loads the newest sound snapshot of this journal at or before `until`.
@@ -298,7 +300,7 @@ fn load_first(storage: &dyn Storage, positions: impl Iterator<Item = u64>) -> Re
             Err(cause) => passed_over.push(fault(&storage.place(&snapshot_name(position)), cause)),
         }
     }
-    Ok(Loaded { ledger: Ledger::new(), snapshot: None, passed_over })
+    Ok(Loaded { passed_over, ..Loaded::default() })
 }
 
 /// What as much as possible of a journal is replayed on: nothing where it is there from its first record on, else the oldest
@@ -382,10 +384,15 @@ pub fn retire(
     if segments { remove_segments(storage, below, keep).map_err(|error| error.to_string()) } else { Ok(0) }
 }
 
+impl From<Unreplayable> for JournalError {
+    fn from(Unreplayable { position, cause }: Unreplayable) -> Self {
+        Self::Rejected { position, cause }
+    }
+}
+
 impl Replays for Ledger {
     fn replay(&mut self, records: Records<'_>) -> Result<(), JournalError> {
-        self.replay_all(records, &mut |_, _, _| ())
-            .map_err(|stopped| JournalError::Rejected { position: stopped.position, cause: stopped.cause })
+        Ok(self.replay_all(records, &mut |_, _, _| ())?)
     }
 }
 
@@ -434,8 +441,9 @@ pub fn resume_driven(locked: Locked, options: &Options) -> Result<Resumed, Journ
 type Open = fn(Locked, &Options, Option<&Start>, &mut dyn Replays) -> Result<Journal, JournalError>;
 
 fn resume_with(locked: Locked, options: &Options, tell: &mut dyn FnMut(u64), open: Open) -> Result<Resumed, JournalError> {
-    let Loaded { mut ledger, snapshot, passed_over } = load_newest(&**locked.storage(), u64::MAX)?;
-    let start = snapshot.as_ref().map(Snapshot::start);
+    let loaded = load_newest(&**locked.storage(), u64::MAX)?;
+    let start = loaded.start();
+    let Loaded { mut ledger, snapshot, passed_over } = loaded;
     let journal = open(locked, options, start.as_ref(), &mut Told { ledger: &mut ledger, tell })?;
     Ok(Resumed { ledger, journal, snapshot, passed_over })
 }

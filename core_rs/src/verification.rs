@@ -23,7 +23,7 @@ use crate::ledger::accounts::{AccountId, Movement, Owner};
 use crate::ledger::command::{Decoded, touched};
 use crate::ledger::registry::NONE;
 use crate::ledger::{Command, Ledger, Outcome, Response};
-use crate::snapshot::{self, Seal, Snapshot};
+use crate::snapshot::{self, Loaded, Seal};
 
 /// Records between two sweeps, at least.
 const SWEEP_RECORDS_MIN: u64 = 65_536;
@@ -249,15 +249,13 @@ pub struct Verification {
 #[must_use]
 pub fn verify(folder: &Path, archive: Option<&Path>) -> Verification {
     let storage: Arc<dyn Storage> = Arc::new(FolderStorage::with_archive(folder, archive));
-    let begun = snapshot::begin_whole(&*storage);
-    let (ledger, start) = begun.as_ref().map_or((None, None), |loaded| (Some(&loaded.ledger), loaded.snapshot));
-    let first_record = ledger.map_or(1, |ledger| ledger.position() + 1);
-    let start = start.as_ref().map(Snapshot::start);
-    let loaded = begun.map(|loaded| loaded.ledger);
-    let (ledger, unreadable) = match loaded {
-        Ok(ledger) => (ledger, None),
-        Err(error) => (Ledger::new(), Some(error)),
+    let (loaded, unreadable) = match snapshot::begin_whole(&*storage) {
+        Ok(loaded) => (loaded, None),
+        Err(error) => (Loaded::default(), Some(error)),
     };
+    let start = loaded.start();
+    let ledger = loaded.ledger;
+    let first_record = ledger.position() + 1;
     let mut seals = snapshot::seals(&*storage).unwrap_or_default().into_iter().peekable();
     let mut checking =
         Checking { right: ledger.position(), verifier: Verifier::new(ledger), broken: None, snapshots: 0, unsound: None };

@@ -11,7 +11,7 @@ use switch_core::ledger::accounts::House;
 use switch_core::ledger::identities::{Family, Identity};
 use switch_core::ledger::registry::{HolderId, MerchantId};
 use switch_core::replica::Replica;
-use switch_core::snapshot::{self, Loaded, Snapshot};
+use switch_core::snapshot;
 
 use crate::disk::Lie;
 use crate::model::{self, Model, NO_DAY, civil, month_day};
@@ -203,9 +203,9 @@ impl World {
         self.judge_terminals(ledger)?;
         let digest = ledger.digest();
         // From the first record, or from the oldest snapshot where the beginning was taken away.
-        let replayed = snapshot::begin_whole(&*self.storage).and_then(|Loaded { mut ledger, snapshot, .. }| {
-            let start = snapshot.as_ref().map(Snapshot::start);
-            inspect_from(&self.storage, start.as_ref(), &mut ledger).map(|_| ledger)
+        let replayed = snapshot::begin_whole(&*self.storage).and_then(|mut loaded| {
+            let start = loaded.start();
+            inspect_from(&self.storage, start.as_ref(), &mut loaded.ledger).map(|_| loaded.ledger)
         });
         let followed = (|| {
             let mut follower = match self.follower.take() {
