@@ -420,7 +420,7 @@ fn known(ledger: &Ledger, decoded: &Decoded<'_>, outcome: &Outcome) -> Value {
     let Some(request) = decoded.command.request() else { return known.into() };
     // A reversal need not name the card, and gives back from the original's merchant: as in the rows for PostgreSQL.
     let original = match &decoded.command {
-        Command::Reversal { original, .. } => ledger.recall(*original).map(|(_, original)| *original),
+        Command::Reversal { original, .. } => ledger.recall(*original).map(|(_, original)| original),
         _ => None,
     };
     let terminal = &registry.terminals[request.identity.terminal()];

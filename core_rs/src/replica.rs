@@ -324,7 +324,7 @@ impl Rows {
         // A reversal need not name the card: then it is the original's. What it gives back comes from the original's merchant,
         // whomever the terminal belongs to by now.
         let original = match &decoded.command {
-            Command::Reversal { original, .. } => ledger.recall(*original).map(|(_, original)| *original),
+            Command::Reversal { original, .. } => ledger.recall(*original).map(|(_, original)| original),
             _ => None,
         };
         let card = request.content.card().or_else(|| original.and_then(|original| original.content.card()));

@@ -432,7 +432,7 @@ impl<L: Log> Authorizer<L> {
 
     fn decided(&self, place: Place, message: &Message<'_>) -> Verdict {
         let identities = self.ledger.identities();
-        let remembered = *identities.get(place);
+        let remembered = identities.get(place);
         assert!(remembered.position() <= self.ledger.position(), "what is remembered was decided");
         let is_network = Family::of(message.mti()) == Family::Network;
         Verdict::Decided(remembered, is_network.then(|| identities.nonce(place, remembered.position())).flatten())

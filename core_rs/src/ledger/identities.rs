@@ -3,17 +3,12 @@
 //! An identity is (class, terminal, day of DE13, STAN). For each there is one [`Remembered`]: enough to give the stored
 //! answer again byte for byte, to see whether the content is the same, and to undo what was done.
 //!
-//! How it works: one shelf a day of DE13, dropped whole when the day leaves the window. A shelf is a list in the order of
-//! decision with a hash index over it. A shelf only grows at its end, so its order, and with it the state digest, is the
-//! same after every replay.
+//! How it works: one [`Shelf`] a day of DE13, dropped whole when the day leaves the window.
 
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
-
-use super::bytes::{Decoder, Encoder};
-use super::response::Response;
+pub use super::remembered::{Remembered, State};
+use super::shelf::Shelf;
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
 
@@ -53,6 +48,13 @@ impl Family {
     }
 }
 
+/// Bits of STAN and terminal in an identity's packed part; a family stands from [`FAMILY_SHIFT`] on.
+pub(super) const STAN_AND_TERMINAL_BITS: u32 = STAN_BITS + TERMINAL_BITS;
+pub(super) const STAN_BITS: u32 = 20;
+/// Bits of a terminal's index.
+pub(super) const TERMINAL_BITS: u32 = 24;
+pub(super) const FAMILY_SHIFT: u32 = 56;
+
 /// What makes a message the same message: family, terminal, STAN (packed) and the day of DE13.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
@@ -66,7 +68,7 @@ impl Identity {
     #[must_use]
     pub fn new(family: Family, terminal: u32, date: Date, stan: u32) -> Self {
         assert!(stan < 1_000_000, "DE11 has six digits");
-        Self { packed: u64::from(family as u8) << 56 | u64::from(terminal) << 20 | u64::from(stan), date }
+        Self { packed: u64::from(family as u8) << FAMILY_SHIFT | u64::from(terminal) << STAN_BITS | u64::from(stan), date }
     }
 
     /// Whether it is what [`Self::new`] makes for a message of this family.
@@ -77,13 +79,13 @@ impl Identity {
     /// The terminal's index.
     #[must_use]
     pub fn terminal(self) -> u32 {
-        (self.packed >> 20) as u32
+        (self.packed >> STAN_BITS) as u32
     }
 
     /// DE11.
     #[must_use]
     pub fn stan(self) -> u32 {
-        (self.packed & 0xf_ffff) as u32
+        (self.packed & ((1 << STAN_BITS) - 1)) as u32
     }
 
     /// The packed part, for the journal.
@@ -237,136 +239,6 @@ impl Echo {
     }
 }
 
-/// What became of the identity.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum State {
-    /// A decision that moved no money, or one that cannot be undone.
-    Decided = 0,
-    /// A purchase that stands.
-    Purchased = 1,
-    /// A purchase that was reversed.
-    Undone = 2,
-    /// Reversed before it came: it has no decision yet, and when it comes it takes nothing.
-    Tombstone = 3,
-}
-
-impl State {
-    fn from_number(number: u8) -> Option<Self> {
-        [Self::Decided, Self::Purchased, Self::Undone, Self::Tombstone].get(usize::from(number)).copied()
-    }
-}
-
-/// One remembered decision: 64 bytes, one cache line.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Remembered {
-    identity: u64,
-    /// What the message said.
-    pub content: Content,
-    /// What its reply echoes besides.
-    pub echo: Echo,
-    /// The transaction number, in the lower 40 bits (DE37 has twelve digits); the merchant's index above.
-    position_and_merchant: u64,
-    /// Available in the cash purse after it, in fen.
-    pub cash_after: i64,
-    /// Available in the subsidy purse after it, in fen.
-    pub subsidy_after: i64,
-    /// Of the amount, what the subsidy purse paid.
-    pub subsidy: u32,
-    /// The business date of the decision, DE15.
-    pub business_date: Date,
-    /// The decision.
-    pub response: Response,
-    /// What became of it.
-    pub state: State,
-}
-
-const _: () = assert!(size_of::<Remembered>() == 64);
-const POSITION_BITS: u32 = 40;
-/// In the place of a balance: no card was found. No account can hold it.
-const NO_PURSES: i64 = i64::MIN;
-
-impl Remembered {
-    /// A decision as it is first remembered.
-    #[must_use]
-    pub fn new(
-        identity: Identity,
-        content: Content,
-        echo: Echo,
-        position: u64,
-        merchant: u32,
-        business_date: Date,
-        response: Response,
-    ) -> Self {
-        assert!(position < 1 << POSITION_BITS && merchant < 1 << 24, "positions have twelve digits, merchants 24 bits");
-        Self {
-            identity: identity.packed,
-            content,
-            echo,
-            position_and_merchant: position | u64::from(merchant) << POSITION_BITS,
-            cash_after: NO_PURSES,
-            subsidy_after: 0,
-            subsidy: 0,
-            business_date,
-            response,
-            state: State::Decided,
-        }
-    }
-
-    /// The transaction number.
-    #[must_use]
-    pub fn position(&self) -> u64 {
-        self.position_and_merchant & ((1 << POSITION_BITS) - 1)
-    }
-
-    /// Available afterwards in cash and subsidy purse, where the decision found a card. A card that is entered later makes
-    /// no difference: the answer is stored.
-    #[must_use]
-    pub fn after(&self) -> Option<[i64; 2]> {
-        (self.cash_after != NO_PURSES).then_some([self.cash_after, self.subsidy_after])
-    }
-
-    /// The index of the merchant that was credited.
-    #[must_use]
-    pub fn merchant(&self) -> u32 {
-        (self.position_and_merchant >> POSITION_BITS) as u32
-    }
-
-    /// The index of the terminal that asked.
-    pub(super) fn terminal(&self) -> u32 {
-        Identity::from_packed(self.identity, Date(0)).terminal()
-    }
-
-    /// Into the state's image.
-    pub(super) fn put(&self, row: &mut Encoder<'_>) {
-        let [card, rest] = self.content.packed();
-        let [cash_after, subsidy_after] = [self.cash_after, self.subsidy_after].map(i64::cast_unsigned);
-        for word in [self.identity, card, rest, self.echo.packed(), self.position_and_merchant, cash_after, subsidy_after] {
-            row.u64(word);
-        }
-        row.u32(self.subsidy);
-        row.u16(self.business_date.0);
-        row.u8(self.response as u8);
-        row.u8(self.state as u8);
-    }
-
-    /// From the state's image.
-    pub(super) fn take(row: &mut Decoder<'_>) -> Option<Self> {
-        Some(Self {
-            identity: row.u64()?,
-            content: Content::from_packed([row.u64()?, row.u64()?]),
-            echo: Echo::from_packed(row.u64()?),
-            position_and_merchant: row.u64()?,
-            cash_after: row.u64()?.cast_signed(),
-            subsidy_after: row.u64()?.cast_signed(),
-            subsidy: row.u32()?,
-            business_date: Date(row.u16()?),
-            response: Response::from_number(row.u8()?)?,
-            state: State::from_number(row.u8()?)?,
-        })
-    }
-}
-
 /// Where a [`Remembered`] stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
@@ -374,67 +246,18 @@ pub struct Place {
     index: u32,
 }
 
-/// The decisions of one day.
-#[derive(Default)]
-pub(super) struct Shelf {
-    entries: Vec<Remembered>,
-    index: HashTable<u32>,
-    /// Switch nonces of the sign-ons among the entries, by transaction number.
-    nonces: Vec<(u64, [u8; 8])>,
-}
-
-impl Shelf {
-    /// A shelf from the state's image; `None` where an identity was decided twice on it.
-    pub(super) fn restored(entries: Vec<Remembered>, nonces: Vec<(u64, [u8; 8])>, hasher: &DefaultHashBuilder) -> Option<Self> {
-        let mut index = HashTable::with_capacity(entries.len());
-        // Only a tombstone may have been replaced under its identity, so before the first one there is nothing to look for.
-        let mut has_tombstones = false;
-        for (number, entry) in (0_u32..).zip(&entries) {
-            let hash = hasher.hash_one(entry.identity);
-            let before =
-                has_tombstones.then(|| index.find_mut(hash, |&other: &u32| entries[other as usize].identity == entry.identity));
-            match before.flatten() {
-                Some(before) if entries[*before as usize].state == State::Tombstone => *before = number,
-                Some(_) => return None,
-                None => {
-                    index.insert_unique(hash, number, |&other| hasher.hash_one(entries[other as usize].identity));
-                }
-            }
-            has_tombstones |= entry.state == State::Tombstone;
-        }
-        Some(Self { entries, index, nonces })
-    }
-
-    /// In the order of decision, with what a later one replaced.
-    pub(super) fn entries(&self) -> &[Remembered] {
-        &self.entries
-    }
-
-    /// Switch nonces of the sign-ons among them, by transaction number.
-    pub(super) fn nonces(&self) -> &[(u64, [u8; 8])] {
-        &self.nonces
-    }
-}
-
 /// Every identity in the window.
+#[derive(Default)]
 pub struct Identities {
     shelves: BTreeMap<Date, Shelf>,
-    hasher: DefaultHashBuilder,
 }
 
 impl Identities {
-    pub(super) fn new() -> Self {
-        Self { shelves: BTreeMap::new(), hasher: DefaultHashBuilder::default() }
-    }
-
     /// Where this identity is remembered.
     #[must_use]
     #[inline]
     pub fn find(&self, identity: Identity) -> Option<Place> {
-        let shelf = self.shelves.get(&identity.date)?;
-        let index = *shelf
-            .index
-            .find(self.hasher.hash_one(identity.packed), |&entry| shelf.entries[entry as usize].identity == identity.packed)?;
+        let index = self.shelves.get(&identity.date)?.find(identity.packed)?;
         Some(Place { date: identity.date, index })
     }
 
@@ -443,45 +266,36 @@ impl Identities {
     /// # Panics
     /// If the place's day has left the window.
     #[must_use]
-    pub fn get(&self, place: Place) -> &Remembered {
-        &self.shelves[&place.date].entries[place.index as usize]
+    #[inline]
+    pub fn get(&self, place: Place) -> Remembered {
+        self.shelves[&place.date].get(place.index)
     }
 
-    pub(super) fn get_mut(&mut self, place: Place) -> &mut Remembered {
-        &mut self.shelves.get_mut(&place.date).expect("a place is on a shelf").entries[place.index as usize]
+    fn shelf(&mut self, date: Date) -> &mut Shelf {
+        self.shelves.get_mut(&date).expect("a place is on a shelf")
+    }
+
+    /// Changes what became of it.
+    pub(super) fn set_state(&mut self, place: Place, state: State) {
+        let shelf = self.shelf(place.date);
+        let changed = Remembered { state, ..shelf.get(place.index) };
+        shelf.set(place.index, &changed);
     }
 
     /// The switch nonce that the sign-on with this transaction number was answered with.
     #[must_use]
     pub fn nonce(&self, place: Place, position: u64) -> Option<[u8; 8]> {
-        let nonces = &self.shelves.get(&place.date)?.nonces;
-        nonces.binary_search_by_key(&position, |&(position, _)| position).ok().map(|index| nonces[index].1)
+        self.shelves.get(&place.date)?.nonce(position)
     }
 
-    pub(super) fn remember(&mut self, date: Date, entry: Remembered) -> Place {
+    /// Puts a decision into memory, in the place of a tombstone if one stands under its identity.
+    pub(super) fn remember(&mut self, date: Date, entry: &Remembered) -> Place {
         let shelf = self.shelves.entry(date).or_default();
-        let index = shelf.entries.len() as u32;
-        shelf.entries.push(entry);
-        let (entries, hasher) = (&shelf.entries, &self.hasher);
-        shelf
-            .index
-            .insert_unique(hasher.hash_one(entry.identity), index, |&entry| hasher.hash_one(entries[entry as usize].identity));
-        Place { date, index }
-    }
-
-    /// Puts `entry` in the place of what stood there under the same identity. It goes to the end of its shelf, so that a
-    /// shelf stays in the order of decision; what stood there is forgotten.
-    pub(super) fn replace(&mut self, place: Place, entry: Remembered) -> Place {
-        let shelf = self.shelves.get_mut(&place.date).expect("a place is on a shelf");
-        let index = shelf.entries.len() as u32;
-        let slot = shelf.index.find_mut(self.hasher.hash_one(entry.identity), |&entry| entry == place.index);
-        *slot.expect("a place is indexed") = index;
-        shelf.entries.push(entry);
-        Place { date: place.date, index }
+        Place { date, index: shelf.add(entry).expect("an identity is decided once, within the bounds of what there is") }
     }
 
     pub(super) fn keep_nonce(&mut self, place: Place, position: u64, nonce: [u8; 8]) {
-        self.shelves.get_mut(&place.date).expect("a place is on a shelf").nonces.push((position, nonce));
+        self.shelf(place.date).keep_nonce(position, nonce);
     }
 
     /// Forgets the days before `oldest`.
@@ -490,35 +304,25 @@ impl Identities {
     }
 
     /// All that are remembered, with their days.
-    pub fn all(&self) -> impl Iterator<Item = (Date, &Remembered)> {
-        self.shelves.iter().flat_map(|(&date, shelf)| shelf.entries.iter().map(move |entry| (date, entry)))
+    pub fn all(&self) -> impl Iterator<Item = (Date, Remembered)> {
+        self.shelves.iter().flat_map(|(&date, shelf)| shelf.entries().map(move |entry| (date, entry)))
     }
 
     /// How many are remembered.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.shelves.values().map(|shelf| shelf.entries.len()).sum()
+        self.shelves.values().map(Shelf::count).sum()
     }
 
     /// Bytes held.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.shelves
-            .values()
-            .map(|shelf| {
-                shelf.entries.capacity() * size_of::<Remembered>() + shelf.index.allocation_size() + shelf.nonces.capacity() * 16
-            })
-            .sum()
+        self.shelves.values().map(Shelf::memory).sum()
     }
 
     /// The days that are remembered, in order.
     pub(super) fn shelves(&self) -> &BTreeMap<Date, Shelf> {
         &self.shelves
-    }
-
-    /// What hashes identities.
-    pub(super) fn hasher(&self) -> &DefaultHashBuilder {
-        &self.hasher
     }
 
     /// Puts a day's shelf in its place.
@@ -529,6 +333,7 @@ impl Identities {
 
 #[cfg(test)]
 mod tests {
+    use super::super::response::Response;
     use super::*;
 
     #[test]
@@ -563,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_day_that_leaves_the_window_is_forgotten_whole() {
-        let mut identities = Identities::new();
+        let mut identities = Identities::default();
         let content = Content::new(None, None, None, false);
         for day in 10..14 {
             for stan in 0..100 {
@@ -572,7 +377,7 @@ mod tests {
                 let position = u64::from(day) * 100 + u64::from(stan) + 1;
                 identities.remember(
                     Date(day),
-                    Remembered::new(identity, content, Echo::default(), position, 3, Date(day), Response::Approved),
+                    &Remembered::new(identity, content, Echo::default(), position, 3, Date(day), Response::Approved),
                 );
             }
         }

@@ -16,11 +16,12 @@
 
 use super::accounts::{Accounts, Owner};
 use super::bytes::{Decoder, Encoder};
-use super::identities::{Identities, Remembered, Shelf};
+use super::identities::{Identities, Remembered};
 use super::registry::{
     Card, CardClass, CardStatus, Category, Holder, HolderId, Keyed, Merchant, MerchantId, NONE, Registry, Table, Terminal,
     TerminalKind, Zone,
 };
+use super::shelf::Shelf;
 use super::{Ledger, Policy};
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
@@ -185,7 +186,7 @@ impl Ledger {
         for (date, shelf) in self.identities.shelves() {
             writer.row(|row| row.u16(date.0));
             writer.close();
-            writer.section(shelf.entries().iter(), |row, entry| entry.put(row));
+            writer.section(shelf.entries(), |row, entry| entry.put(row));
             writer.section(shelf.nonces().iter(), |row, (position, nonce)| {
                 row.u64(*position);
                 row.bytes(nonce);
@@ -217,25 +218,23 @@ impl Ledger {
         })?;
         let accounts = read_accounts(&mut reader)?;
         let registry = read_registry(&mut reader, &accounts)?;
-        let mut identities = Identities::new();
+        let mut identities = Identities::default();
         let days = reader.one("days", count)?;
         for _ in 0..days {
             let date = reader.one("day", day)?;
-            let mut entries = Vec::new();
+            let mut shelf = Shelf::default();
             reader.section("decisions", |row| {
                 let entry = Remembered::take(row)?;
                 let named = (entry.terminal() as usize) < registry.terminals.rows().len()
                     && (entry.merchant() as usize) < registry.merchants.rows().len()
                     && entry.position() <= position;
-                named.then(|| entries.push(entry))
+                shelf.add(&entry).filter(|_| named).map(drop)
             })?;
-            let mut nonces = Vec::new();
             reader.section("nonces", |row| {
-                nonces.push((row.u64()?, row.array()?));
+                shelf.keep_nonce(row.u64()?, row.array()?);
                 Some(())
             })?;
-            let shelf = Shelf::restored(entries, nonces, identities.hasher());
-            identities.put(date, shelf.ok_or("its decisions are not one an identity")?);
+            identities.put(date, shelf);
         }
         Ok(Self { position, business_date, policy, remembered_from, registry, accounts, identities })
     }

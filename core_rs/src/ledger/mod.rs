@@ -16,9 +16,11 @@ pub mod image;
 mod label;
 mod purchase;
 pub mod registry;
+mod remembered;
 pub mod replay;
 mod response;
 mod reversal;
+mod shelf;
 
 pub use accounts::Movements;
 pub use command::{Command, Outcome, PurseChoice, Request};
@@ -86,7 +88,7 @@ impl Ledger {
             remembered_from: Date(0),
             registry: Registry::new(),
             accounts: Accounts::new(),
-            identities: Identities::new(),
+            identities: Identities::default(),
         }
     }
 
@@ -153,7 +155,7 @@ impl Ledger {
 
     /// The decision on an identity that is remembered; a tombstone is none, for its message has not come yet.
     #[must_use]
-    pub fn recall(&self, identity: identities::Identity) -> Option<(Place, &Remembered)> {
+    pub fn recall(&self, identity: identities::Identity) -> Option<(Place, Remembered)> {
         let place = self.identities.find(identity)?;
         let remembered = self.identities.get(place);
         (remembered.state != State::Tombstone).then_some((place, remembered))
@@ -225,22 +227,11 @@ impl Ledger {
 
     /// Puts a decision into memory. A tombstone under the same identity gives way to it.
     fn remember(&mut self, position: u64, request: &Request, response: Response) -> Place {
-        match self.identities.find(request.identity) {
-            None => self.remember_first(position, request, response),
-            Some(place) => {
-                assert_eq!(self.identities.get(place).state, State::Tombstone, "an identity is decided once");
-                let entry = self.entry(position, request, response);
-                self.identities.replace(place, entry)
-            }
-        }
-    }
-
-    /// [`Self::remember`] where it is known that nothing stands under the identity.
-    fn remember_first(&mut self, position: u64, request: &Request, response: Response) -> Place {
         let entry = self.entry(position, request, response);
-        self.identities.remember(request.identity.date, entry)
+        self.identities.remember(request.identity.date, &entry)
     }
 
+    /// What is remembered of a decision that moves nothing.
     fn entry(&self, position: u64, request: &Request, response: Response) -> Remembered {
         let merchant = self.registry.terminals[request.identity.terminal()].merchant;
         Remembered::new(request.identity, request.content, request.echo, position, merchant, self.business_date, response)

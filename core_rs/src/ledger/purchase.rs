@@ -1,6 +1,6 @@
 //! The purchase: a card's purses pay a merchant.
 
-use super::identities::State;
+use super::identities::{Remembered, State};
 use super::registry::{Card, CardStatus};
 use super::{Ledger, Outcome, PurseChoice, Request, Response};
 use crate::calendar::Date;
@@ -42,22 +42,22 @@ impl Ledger {
             return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         if amount == 0 || amount > u64::from(self.policy.amount_max) {
-            return self.decline(position, request, Response::InvalidAmount, outcome);
+            return self.remembered(position, request, Response::InvalidAmount, outcome);
         }
         let Some(card) = self.registry.cards.find(&number) else {
-            return self.decline(position, request, Response::NoSuchCard, outcome);
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
         };
         let card = &self.registry.cards[card];
         if let Some(response) = card_decline(card, self.business_date) {
-            return self.decline(position, request, response, outcome);
+            return self.remembered(position, request, response, outcome);
         }
         if purse == PurseChoice::Subsidy && !merchant.category.takes_subsidy() {
-            return self.decline(position, request, Response::NotPermitted, outcome);
+            return self.remembered(position, request, Response::NotPermitted, outcome);
         }
         let holder = self.registry.holder_of(card);
         let available = self.available(holder);
         let Some(paid) = split(amount.cast_signed(), available, purse, merchant.category.takes_subsidy()) else {
-            return self.decline(position, request, Response::InsufficientFunds, outcome);
+            return self.remembered(position, request, Response::InsufficientFunds, outcome);
         };
         outcome.movements.push(holder.cash(), merchant.account, paid[0].unsigned_abs());
         outcome.movements.push(holder.subsidy(), merchant.account, paid[1].unsigned_abs());
@@ -69,19 +69,16 @@ impl Ledger {
         // The point of no return: everything has been checked, and from here on everything is done.
         self.accounts.post(&outcome.movements);
         let after = [available[0] - paid[0], available[1] - paid[1]];
-        let place = self.remember_first(position, request, Response::Approved);
-        let remembered = self.identities.get_mut(place);
-        remembered.subsidy = u32::try_from(paid[1]).expect("an amount is below its ceiling");
-        [remembered.cash_after, remembered.subsidy_after] = after;
-        remembered.state = State::Purchased;
+        let entry = Remembered {
+            cash_after: after[0],
+            subsidy_after: after[1],
+            subsidy: u32::try_from(paid[1]).expect("an amount is below its ceiling"),
+            state: State::Purchased,
+            ..self.entry(position, request, Response::Approved)
+        };
         outcome.paid = paid.map(i64::unsigned_abs);
         outcome.after = Some(after);
-        outcome.place = Some(place);
-    }
-
-    fn decline(&mut self, position: u64, request: &Request, response: Response, outcome: &mut Outcome) {
-        outcome.response = response;
-        outcome.place = Some(self.remember_first(position, request, response));
+        outcome.place = Some(self.identities.remember(request.identity.date, &entry));
     }
 }
 

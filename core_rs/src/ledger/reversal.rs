@@ -20,7 +20,7 @@ fn concerns(reversal: Content, original: Content) -> bool {
 impl Ledger {
     pub(super) fn reversal(&mut self, position: u64, request: &Request, original: Identity, outcome: &mut Outcome) {
         let known = self.identities.find(original);
-        let found = known.map(|place| (place, *self.identities.get(place)));
+        let found = known.map(|place| (place, self.identities.get(place)));
         if let Some((_, original)) = found
             && original.state != State::Tombstone
             && !concerns(request.content, original.content)
@@ -34,38 +34,30 @@ impl Ledger {
         match found {
             None => {
                 let nothing = Content::new(None, None, None, false);
-                let tombstone = Remembered::new(
-                    original,
-                    nothing,
-                    Echo::default(),
-                    position,
-                    0,
-                    self.business_date,
-                    Response::InvalidTransaction,
-                );
-                let place = self.identities.remember(original.date, tombstone);
-                self.identities.get_mut(place).state = State::Tombstone;
+                let echo = Echo::default();
+                let decided =
+                    Remembered::new(original, nothing, echo, position, 0, self.business_date, Response::InvalidTransaction);
+                self.identities.remember(original.date, &Remembered { state: State::Tombstone, ..decided });
             }
             Some((place, purchase)) if purchase.state == State::Purchased => {
                 self.undo(&purchase, outcome);
-                self.identities.get_mut(place).state = State::Undone;
+                self.identities.set_state(place, State::Undone);
                 card = purchase.content.card();
             }
             Some((_, decided)) => {
                 outcome.original = (decided.state != State::Tombstone).then(|| decided.position());
             }
         }
-        let place = self.remember(position, request, Response::Approved);
-        outcome.place = Some(place);
+        let mut entry = self.entry(position, request, Response::Approved);
         let holder =
             card.and_then(|number| self.registry.cards.find(&number)).map_or(NONE, |card| self.registry.cards[card].holder);
         if holder != NONE {
             let after = self.available(&self.registry.holders[holder]);
             outcome.after = Some(after);
-            let remembered = self.identities.get_mut(place);
-            [remembered.cash_after, remembered.subsidy_after] = after;
-            remembered.subsidy = outcome.paid[1] as u32;
+            [entry.cash_after, entry.subsidy_after] = after;
+            entry.subsidy = outcome.paid[1] as u32;
         }
+        outcome.place = Some(self.identities.remember(request.identity.date, &entry));
     }
 
     /// Gives a purchase back to the purses that paid it.
