@@ -5,6 +5,8 @@
 //! | `echo` | serves the bare echo until its standard input ends |
 //! | `drive` | drives terminals against the switch or the echo, prints one JSON object |
 //! | `in-process` | times the core alone, prints one JSON object |
+//! | `instructions` | does the same work every time, for counting its instructions |
+//! | `memory` | measures what cards and remembered identities take, prints one JSON object |
 //! | `startup` | times starts on a journal that it makes, prints one JSON object |
 //!
 //! A debug build refuses to measure: its figures would mislead. `--rehearsal` lets it run all the same, for tests.
@@ -20,6 +22,9 @@ use driver::{Peer, Plan};
 mod driver;
 mod echo;
 mod in_process;
+mod instructions;
+mod made;
+mod memory;
 mod startup;
 mod terminal;
 
@@ -30,6 +35,8 @@ const USAGE: &str = "switch_benchmarks echo
 switch_benchmarks drive --address HOST:PORT --campus FOLDER [--echo] [--first-terminal N] [--connections N] [--depth N]
                         [--warm-up SECONDS] [--seconds SECONDS]
 switch_benchmarks in-process --campus FOLDER [--purchases N]
+switch_benchmarks instructions [--count N]
+switch_benchmarks memory [--cards N] [--identities N]
 switch_benchmarks startup --folder FOLDER [--records N] [--cards N] [--batch N]
 all: [--rehearsal]";
 
@@ -49,7 +56,10 @@ fn run() -> Result<(), Failure> {
     let mut address = None;
     let mut purchases = 1_000_000;
     let mut folder = None;
-    let mut scale = startup::Scale { records: 10_000_000, cards: 1_000_000, batch: 256 };
+    let mut scale = startup::Scale { records: 10_000_000, cards: 0, batch: 256 };
+    let mut count = 2_048;
+    let mut cards = 1_000_000;
+    let mut identities = 20_000_000;
     let mut plan = Plan {
         peer: Peer::Switch,
         address: ([127, 0, 0, 1], 0).into(),
@@ -76,7 +86,9 @@ fn run() -> Result<(), Failure> {
             Arg::Long("purchases") => purchases = arguments.value()?.parse()?,
             Arg::Long("folder") => folder = Some(arguments.value()?),
             Arg::Long("records") => scale.records = arguments.value()?.parse()?,
-            Arg::Long("cards") => scale.cards = arguments.value()?.parse()?,
+            Arg::Long("count") => count = arguments.value()?.parse()?,
+            Arg::Long("cards") => cards = arguments.value()?.parse()?,
+            Arg::Long("identities") => identities = arguments.value()?.parse()?,
             Arg::Long("batch") => scale.batch = arguments.value()?.parse()?,
             Arg::Long("help") => {
                 println!("{USAGE}");
@@ -99,8 +111,17 @@ fn run() -> Result<(), Failure> {
             println!("{}", in_process::measure(&plan.campus, purchases)?);
             Ok(())
         }
+        Some("instructions") => {
+            println!("{}", instructions::run(count)?);
+            Ok(())
+        }
+        Some("memory") => {
+            println!("{}", memory::measure(cards, identities)?);
+            Ok(())
+        }
         Some("startup") => {
             let folder = folder.ok_or("startup needs --folder")?;
+            scale.cards = cards;
             println!("{}", startup::measure(folder.as_ref(), &scale)?);
             Ok(())
         }
