@@ -20,7 +20,7 @@ CONNECTIONS: Final = 500
 
 
 def test_cards_and_identities_take_no_more_than_they_may(driver: Path) -> None:
-    command = [driver, "--rehearsal", "memory", "--cards", str(CARDS), "--identities", str(IDENTITIES)]
+    command = [str(driver), "--rehearsal", "memory", "--cards", str(CARDS), "--identities", str(IDENTITIES)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout)
