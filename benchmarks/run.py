@@ -39,7 +39,8 @@ SETTLED_DOWN_SECONDS: Final = 0.5
 CONNECTION_STEPS: Final = 8
 """Numbers of idle connections at which their memory is looked at."""
 SIGN_ONS_PER_SECOND: Final = 500
-"""Far fewer than sign on: idle connections are held for so long."""
+"""Far fewer than are possible: the first idle connections are held until the last have come, and for `IDLE_SECONDS`."""
+IDLE_SECONDS: Final = 2.0
 """After terminals have signed on, so that it is no part of what is measured then."""
 
 
@@ -321,9 +322,10 @@ class Measuring:
         with Switch(folder, database=False) as switch, contextlib.ExitStack() as terminals:
             before, kernel_before, count = switch.resident_bytes(), kernel_bytes(), 0
             # Until the last of them have signed on.
-            seconds = SETTLED_DOWN_SECONDS + connections / SIGN_ONS_PER_SECOND
-            for step in range(1, CONNECTION_STEPS + 1):
-                more = connections * step // CONNECTION_STEPS - count
+            seconds = IDLE_SECONDS + connections / SIGN_ONS_PER_SECOND
+            steps = CONNECTION_STEPS if connections > 1_000 else 1
+            for step in range(1, steps + 1):
+                more = connections * step // steps - count
                 terminals.enter_context(self._driver.under_way(switch, more, 0, seconds))
                 count += more
                 if switch.statistics()["connections"]["open"] != count:
