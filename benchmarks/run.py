@@ -374,6 +374,13 @@ def _until(reached: Callable[[], bool], otherwise: str, seconds: float = 60.0) -
         time.sleep(0.02)
 
 
+def _command(options: argparse.Namespace) -> str:
+    """What to type for the same figures, and nothing that does not change them."""
+    if options.rehearsal or options.quick:
+        return f"benchmarks/run.py {'--rehearsal' if options.rehearsal else '--quick'}"
+    return "make bench"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the tables, write the JSON."""
     parser = argparse.ArgumentParser(
@@ -393,7 +400,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         results: Figures = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "command": " ".join(["benchmarks/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
+            "command": _command(options),
             "machine": machine(folder),
         }
         with work_folder(folder) as work:
