@@ -2,6 +2,7 @@
 # make build  the environment and the extension        make lint    the static checks alone
 # make bench  figures of this machine, in 10 minutes   make clean   takes away all that these make
 # make publish  puts the figures measured last, and plots of them, into benchmarks/
+# make profile  where a purchase's instructions and time go: docs/performance.md and its pictures again (perf, valgrind, inferno)
 # make fuzz   coverage-guided fuzzing: SECONDS=60 for each target, or TARGET=message alone
 # make chaos  the real process killed ROUNDS=200 times and failed at every system call of its journal; SEED=n repeats one
 # make simulate SEEDS=100000 FIRST=1   so many simulated campuses with everything that can break, on all cores;
@@ -16,7 +17,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-programs chaos simulate lint bench publish fuzz fuzz-shortly fuzz-build fuzz-tools clean
+.PHONY: build demo test test-programs chaos simulate lint bench profile publish fuzz fuzz-shortly fuzz-build fuzz-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -128,6 +129,11 @@ bench: build
 
 publish: build
 	python benchmarks/publish.py
+
+# The figures that stay comparable are committed by `benchmarks/instructions.py update`, on purpose only.
+profile: build
+	python benchmarks/instructions.py show --write
+	python benchmarks/flamegraph.py
 
 simulate:
 	@cargo run --profile simulator --locked --quiet -p switch_simulator -- --first $(FIRST) --seeds $(SEEDS) $(if $(TRACE),--trace)

@@ -50,6 +50,13 @@ PATHS: Final = {
     "replay": "a record replayed",
     "rows": "a record for PostgreSQL: read, replayed, its rows in COPY's format",
 }
+ALLOCATORS: Final = frozenset({"malloc", "calloc", "realloc", "memalign", "posix_memalign", "aligned_alloc"})
+BOUND_ALLOCATIONS: Final = 0.05
+"""By so many more allocations an operation, besides the bound, may do: growing tables and buffers have some in a thousand operations, a
+buffer made for each message has one in each."""
+ALLOCATING: Final = {"GLIBC_TUNABLES": "glibc.malloc.mmap_threshold=65536"}
+"""Large tables lie in mappings of their own and grow by remapping, as they do in service; else it hangs on their neighbours in the heap
+whether growing copies them, byte by byte as Valgrind counts."""
 CPU_FEATURES: Final = ("aes", "avx", "avx2", "bmi2", "erms", "fsrm", "pclmulqdq", "sse4_1", "sse4_2", "ssse3")
 """What the crates and the C library ask the processor for, as far as Valgrind shows it to them (it hides AVX-512)."""
 
@@ -93,10 +100,10 @@ def count(program: Path, folder: Path) -> dict[str, Path]:
     profile = folder / "profile"
     command = [
         *("valgrind", "--tool=callgrind", f"--callgrind-out-file={profile}", f"--log-file={folder / 'log'}"),
-        *("--toggle-collect=*counted_*", "--dump-before=*end_of_path*"),
+        *("--toggle-collect=*counted_*", "--dump-before=*end_of_path*", "--dump-instr=yes", "--compress-pos=no"),
         *(str(program), "instructions", "--count", str(COUNT)),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **ALLOCATING})
     if done.returncode != 0:
         log = (folder / "log").read_text() if (folder / "log").exists() else ""
         raise NotCounted(f"the counted run failed: {done.stderr.strip() or log.strip()}")
@@ -114,7 +121,27 @@ def per_operation(profile: Path) -> float:
     return round(int(found[1]) / COUNT, 1)
 
 
-def compare(committed: dict[str, Any], counted: dict[str, float], here: dict[str, Any]) -> tuple[list[str], list[str]]:
+def allocations(profile: Path) -> float:
+    """Calls of the allocator for memory, an operation: how often the first instruction of its functions was run. (The calls that
+    Callgrind notes are those outside the counted functions too.)
+    """
+    names: dict[str, str] = {}
+    first: dict[str, tuple[int, int]] = {}
+    function, called = "", False
+    for line in profile.read_text().splitlines():
+        if found := re.match(r"(c?)fn=(\(\d+\))(?: (.+))?$", line):
+            name = names.setdefault(found[2], found[3] or "")
+            function = function if found[1] else name
+        elif line.startswith("0x") and function in ALLOCATORS and not called:
+            address, _, runs = line.split()
+            first[function] = min(first.get(function, (sys.maxsize, 0)), (int(address, 16), int(runs)))
+        called = line.startswith("calls=")
+    return round(sum(runs for _, runs in first.values()) / COUNT, 3)
+
+
+def compare(
+    committed: dict[str, Any], counted: dict[str, float], allocated: dict[str, float], here: dict[str, Any]
+) -> tuple[list[str], list[str]]:
     """What is wrong, and what else is to be said: sentences."""
     others = [f"{name} {_text(here[name])} instead of {_text(value)}" for name, value in committed["with"].items() if here[name] != value]
     bound = BOUND_ELSEWHERE if others else BOUND
@@ -135,7 +162,9 @@ def compare(committed: dict[str, Any], counted: dict[str, float], here: dict[str
                 f"{path} takes {now:,.0f} instructions, {now / before - 1:.1%} more than the committed {before:,.0f} ({PATHS[path]}). "
                 f"Where they are: benchmarks/instructions.py show --path {path}. If it is worth it: benchmarks/instructions.py update"
             )
-        elif now < before * (1 - bound):
+        if before is not None and allocated[path] > committed["allocations"][path] * (1 + bound) + BOUND_ALLOCATIONS:
+            wrong.append(f"{path} asks the allocator {allocated[path]} times, and not {committed['allocations'][path]} times as committed")
+        if before is not None and now < before * (1 - bound):
             notes.append(f"{path} takes {now:,.0f} instructions, {1 - now / before:.1%} less than committed; `update` keeps it so")
     return wrong, notes
 
@@ -144,12 +173,12 @@ def _text(value: Any) -> str:
     return " ".join(value) if isinstance(value, list) else str(value)
 
 
-def table(committed: dict[str, Any], counted: dict[str, float]) -> Iterator[str]:
-    yield "| path | instructions | committed | |"
-    yield "|---|---:|---:|---|"
+def table(committed: dict[str, Any], counted: dict[str, float], allocated: dict[str, float]) -> Iterator[str]:
+    yield "| path | instructions | committed | allocations | |"
+    yield "|---|---:|---:|---:|---|"
     for path, meaning in PATHS.items():
         before = committed["instructions"].get(path)
-        yield f"| {path} | {counted[path]:,.0f} | {'' if before is None else f'{before:,.0f}'} | {meaning} |"
+        yield f"| {path} | {counted[path]:,.0f} | {'' if before is None else f'{before:,.0f}'} | {allocated[path]} | {meaning} |"
 
 
 ONE_MESSAGE: Final = "switch_benchmarks::instructions::handle_all"
@@ -235,20 +264,19 @@ def main(arguments: list[str] | None = None) -> int:
         here = circumstances()
         with tempfile.TemporaryDirectory(prefix="instructions-") as folder:
             profiles = count(build(), Path(folder))
-            counted = {path: per_operation(profile) for path, profile in profiles.items()}
+            counted = {path: per_operation(profiles[path]) for path in PATHS}
+            allocated = {path: allocations(profiles[path]) for path in PATHS}
             if options.action == "update":
-                options.committed.write_text(
-                    json.dumps({"with": here, "instructions": {path: counted[path] for path in PATHS}}, indent=1) + "\n"
-                )
+                options.committed.write_text(json.dumps({"with": here, "instructions": counted, "allocations": allocated}, indent=1) + "\n")
             committed = json.loads(options.committed.read_text())
-            print("\n".join(table(committed, counted)))
+            print("\n".join(table(committed, counted, allocated)))
             if options.action == "show":
-                lines = [*table(committed, counted), "", *profile_table(profiles[options.path], options.rows)]
+                lines = [*table(committed, counted, allocated), "", *profile_table(profiles[options.path], options.rows)]
                 if options.write:
                     write_into(DOCUMENT, "instructions", lines)
                 print("\n" + "\n".join(profile_table(profiles[options.path], options.rows)))
                 return 0
-        wrong, notes = compare(committed, counted, here)
+        wrong, notes = compare(committed, counted, allocated, here)
     except NotCounted as failure:
         print(f"benchmarks/instructions.py: {failure}", file=sys.stderr)
         return 1

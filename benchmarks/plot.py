@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.report import machine_line, versions_line
-from benchmarks.targets import GROWTH_TIMES, IN_PROCESS_NS, P99_MS, P999_MS
+from benchmarks.targets import CARD_BYTES, CONNECTION_BYTES, GROWTH_TIMES, IDENTITY_BYTES, IN_PROCESS_NS, P99_MS, P999_MS
 
 __all__ = ["draw"]
 
@@ -200,21 +200,46 @@ def _growth(results: Figures) -> Figure:
 
 
 def _memory(results: Figures) -> Figure:
-    """Bytes by the number of cards, and of identities, while they grow."""
-    figure = _figure(5.0)
-    panels = figure.subplots(1, 2)
-    measures = {"allocated": "allocated", "resident": "resident", "resident_peak": "resident at most, while a table grows"}
-    names = {"cards": "cards, with holder and two purses", "identities": "remembered identities"}
-    for axes, (kind, name) in zip(panels, names.items(), strict=True):
+    """Bytes of each while their number grows, and how long one decision takes where a table grows."""
+    figure = _figure(7.6)
+    (cards, identities), (connections, pauses) = figure.subplots(2, 2)
+    names = {
+        "cards": (cards, "a card, its holder and two purses", CARD_BYTES),
+        "identities": (identities, "a remembered identity", IDENTITY_BYTES),
+        "connections": (connections, "an idle connection, signed on", CONNECTION_BYTES),
+    }
+    measures = {"resident": "resident", "resident_peak": "resident at most within a step", "allocated": "with places not filled yet"}
+    styles = {"resident": "-", "resident_peak": ":", "allocated": "--", "kernel": "--"}
+    for kind, (axes, name, target) in names.items():
         steps = results["memory"]["grown"][kind]["steps"]
-        millions = [step["count"] / 1e6 for step in steps]
-        for measure, label in measures.items():
-            axes.plot(millions, [step[measure] / 2**20 for step in steps], label=label)
+        # What the process holds besides would hide the first few.
+        steps = [step for step in steps if step["count"] >= steps[-1]["count"] / 20]
+        labels = {"resident": "of the process", "kernel": "of the kernel, for both ends"} if kind == "connections" else measures
+        for measure, label in labels.items():
+            each = [step[measure] / step["count"] for step in steps]
+            marker = "o" if kind == "connections" else None
+            axes.plot([step["count"] for step in steps], each, styles[measure], marker=marker, color=COLOURS["switch"], label=label)
+        axes.axhline(target, color=TARGET, linestyle="--", label=f"target: {target:,} bytes")
         last = steps[-1]
-        axes.set_title(f"{name}: {last['allocated'] / last['count']:.0f} bytes each")
-        axes.set_xlabel("millions")
-        axes.set_ylabel("MiB")
-        axes.set_ylim(bottom=0)
+        axes.set_title(f"{name}: {last['resident'] / last['count']:,.0f} bytes at {last['count']:,}")
+        axes.set_ylabel("bytes each")
+    for kind, colour in (("identities", COLOURS["switch"]), ("cards", COLOURS["PostgreSQL"])):
+        steps = results["memory"]["grown"][kind]["steps"]
+        longest = [step["longest_ns"] / 1e6 for step in steps]
+        pauses.plot([step["longest_at"] for step in steps], longest, ".", color=colour, label=f"{kind}: {max(longest):,.1f} ms at most")
+    pauses.set_yscale("log")
+    pauses.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    pauses.set_title("the longest decision within a step")
+    pauses.set_ylabel("ms")
+    for axes in (cards, identities, connections, pauses):
+        axes.xaxis.set_major_formatter(FuncFormatter(_count))
+        axes.set_xlim(left=0)
         axes.grid(visible=True)
-        axes.legend(loc="upper left")
+        axes.legend(fontsize=8)
+        if axes is not pauses:
+            axes.set_ylim(0, 1.35 * axes.get_ylim()[1])
     return figure
+
+
+def _count(number: float, _: int | None) -> str:
+    return f"{number / 1e6:g} M" if number >= 1e6 else f"{number:,.0f}"

@@ -11,6 +11,7 @@ start, stop and check the servers; this file is the order of it all. `targets.py
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -36,6 +37,10 @@ PURSE_FEN: Final = 99_999_999_999
 CATCH_UP_SECONDS_MAX: Final = 600.0
 SETTLED_DOWN_SECONDS: Final = 0.5
 """After terminals have signed on, so that it is no part of what is measured then."""
+CONNECTION_STEPS: Final = 8
+"""Numbers of idle connections at which their memory is looked at."""
+SIGN_ONS_PER_SECOND: Final = 500
+"""Far fewer than sign on: idle connections are held for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +317,19 @@ class Measuring:
         grown = self._driver.ask("memory", "--cards", str(cards), "--identities", str(identities))
         folder = self._folder / "memory"
         Switch.make(folder, self._files)
-        with Switch(folder, database=False) as switch:
-            before, kernel_before = switch.resident_bytes(), kernel_bytes()
-            with self._driver.under_way(switch, connections, 0, SETTLED_DOWN_SECONDS):
-                held, kernel_held = switch.resident_bytes() - before, kernel_bytes() - kernel_before
+        idle: list[Figures] = []
+        with Switch(folder, database=False) as switch, contextlib.ExitStack() as terminals:
+            before, kernel_before, count = switch.resident_bytes(), kernel_bytes(), 0
+            # Until the last of them have signed on.
+            seconds = SETTLED_DOWN_SECONDS + connections / SIGN_ONS_PER_SECOND
+            for step in range(1, CONNECTION_STEPS + 1):
+                more = connections * step // CONNECTION_STEPS - count
+                terminals.enter_context(self._driver.under_way(switch, more, 0, seconds))
+                count += more
+                if switch.statistics()["connections"]["open"] != count:
+                    raise BenchmarkFailed(f"{count} terminals did not sign on within {seconds:.0f} seconds")
+                idle.append({"count": count, "resident": switch.resident_bytes() - before, "kernel": kernel_bytes() - kernel_before})
+            held, kernel_held = idle[-1]["resident"], idle[-1]["kernel"]
         a_card, an_identity = (
             grown[kind]["steps"][-1]["allocated"] / grown[kind]["steps"][-1]["count"] for kind in ("cards", "identities")
         )
@@ -329,7 +343,7 @@ class Measuring:
                 "connections": connections,
                 "connection_bytes": held / connections,
                 "connection_kernel_bytes": kernel_held / connections,
-                "grown": grown,
+                "grown": {**grown, "connections": {"steps": idle}},
             }
         }
 
