@@ -82,6 +82,11 @@ class PostgreSQL:
         self._terminals_spent = 0
         self.version = ""
 
+    @property
+    def driving(self) -> tuple[str, ...]:
+        """What the driver has to be told beside the address: nothing."""
+        return ()
+
     @contextlib.contextmanager
     def serving(self) -> Iterator[Process]:
         """Start it; stopped at the end. Nothing of it runs while others are measured."""

@@ -249,7 +249,18 @@ class Driver:
         """
         command = [
             *(*self._command, "drive", "--address", server.address, "--connections", str(connections)),
-            *("--first-terminal", str(server.terminals_spent), "--rate", str(rate), "--warm-up", "0", "--seconds", str(seconds)),
+            *(
+                "--first-terminal",
+                str(server.terminals_spent),
+                "--rate",
+                str(rate),
+                "--arrivals",
+                "poisson",
+                "--warm-up",
+                "0",
+                "--seconds",
+                str(seconds),
+            ),
             *("--announce", "--campus", str(self._campus)),
         ]
         server.terminals_spent += connections
@@ -286,6 +297,8 @@ class Driver:
         )
         served = server.cpu_seconds() - before
         others = _busy_seconds() - all_busy - served - (_children_cpu_seconds() - own)
+        # The sums of each merchant are not what is measured here.
+        figures.pop("merchants", None)
         figures["others_cpu"] = max(0.0, others) / (time.monotonic() - began)
         figures["server_cpu_us"] = served * 1e6 / figures["answers_total"]
         figures["client_cpu_us"] = figures["client_cpu_ns"] / 1e3 / figures["answers"]

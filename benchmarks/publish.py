@@ -32,7 +32,7 @@ def publish(figures: Path, folder: Path) -> None:
     Raises `ValueError` with a sentence where that cannot be.
     """
     results: dict[str, Any] = json.loads(figures.read_text())
-    if "--rehearsal" in results["command"]:
+    if results["command"].endswith("--rehearsal"):
         raise ValueError(f"{figures} is of a rehearsal, whose figures mean nothing")
     readme = folder / "README.md"
     head, begin, rest = readme.read_text().partition(BEGIN)

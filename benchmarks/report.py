@@ -169,7 +169,7 @@ def _settling(results: Figures) -> Iterator[str]:
         yield "Not part of this run."
         return
     whole, beside = settling["catching_up"], settling["catching_up_beside_purchases"]
-    alone_ms, beside_ms = (settling[when]["latency_ns"]["p99"] / 1e6 for when in ("alone", "beside"))
+    alone_ms, beside_ms = (settling[when]["p99_us"] / 1e3 for when in ("alone", "beside"))
     load = f"{results['open_loop']['rate']:,} purchases a second"
     yield (
         f"The embedded PostgreSQL, {settling['backlog']:,} records behind: {whole['records']:,} in {whole['seconds']:.0f} s, "

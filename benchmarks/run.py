@@ -36,12 +36,12 @@ MERCHANTS: Final = 16
 PURSE_FEN: Final = 99_999_999_999
 CATCH_UP_SECONDS_MAX: Final = 600.0
 SETTLED_DOWN_SECONDS: Final = 0.5
+"""After terminals have signed on, so that it is no part of what is measured then."""
 CONNECTION_STEPS: Final = 8
 """Numbers of idle connections at which their memory is looked at."""
 SIGN_ONS_PER_SECOND: Final = 500
 """Far fewer than are possible: the first idle connections are held until the last have come, and for `IDLE_SECONDS`."""
 IDLE_SECONDS: Final = 2.0
-"""After terminals have signed on, so that it is no part of what is measured then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,14 +237,14 @@ class Measuring:
             # A server that was just started has nothing in its memory, and each of its processes plans each statement afresh five
             # times. Neither is part of its speed: the first run is only counted in the books, and all warm up for longer.
             for place, count in enumerate((max(clients), *clients)):
-                run = self._drive(server, count, 1, by="drive-postgresql", warm_up=2 * self._scale.warm_up)
+                run = self._drive(server, count, 1, by="drive-postgresql", more=postgresql.driving, warm_up=2 * self._scale.warm_up)
                 postgresql.count(run)
                 if place > 0:
                     clients[count].append(run)
 
     def _drive_open(self, switch: Switch) -> Figures:
         rate, connections, seconds = self._scale.open_loop
-        run = self._drive_switch(switch, connections, 1, seconds=seconds, more=("--rate", str(rate)))
+        run = self._drive_switch(switch, connections, 1, seconds=seconds, more=("--rate", str(rate), "--arrivals", "poisson"))
         latency = run["latency_ns"]
         p99, p999 = (latency[name] / 1e6 for name in ("p99", "p999"))
         progress(f"open loop, {rate:,}/s over {connections} connections: p99 {p99:.2f} ms, p99.9 {p999:.2f} ms")
@@ -284,7 +284,7 @@ class Measuring:
             switch.end([first, second, alone])
         with Switch(folder, database=True) as switch:
             switch.terminals_spent = spent
-            _until(lambda: switch.settlement()["settled"] > 0, "PostgreSQL has not begun to catch up")
+            _until(lambda: bool(switch.settlement()["connected"]), "the database is not there")
             began, settled = time.monotonic(), int(switch.settlement()["settled"])
             beside = self._drive_open(switch)
             in_drive = {"seconds": time.monotonic() - began, "records": int(switch.settlement()["settled"]) - settled}
@@ -297,14 +297,14 @@ class Measuring:
             ledger = switch.end([beside])
         for part in (in_drive, whole):
             part["records_per_second"] = part["records"] / part["seconds"]
+        loops = summary([{"alone": alone, "beside": beside}])
         progress(f"settling: {whole['records_per_second']:,.0f} records a second")
         return {
             "settling": {
                 "backlog": self._scale.backlog,
                 "catching_up": whole,
                 "catching_up_beside_purchases": {**in_drive, "lag_after": lag_after},
-                "alone": alone,
-                "beside": beside,
+                **{name: loops[name] for name in ("alone", "beside")},
                 "reconciled": {name: reconciled[name] for name in ("position", "accounts", "postings", "difference_count")},
                 "ledger": ledger,
             }
@@ -390,6 +390,13 @@ def _until(reached: Callable[[], bool], otherwise: str, seconds: float = 60.0) -
         time.sleep(0.02)
 
 
+def _command(options: argparse.Namespace) -> str:
+    """What to type for the same figures, and nothing that does not change them."""
+    if options.rehearsal or options.quick:
+        return f"benchmarks/run.py {'--rehearsal' if options.rehearsal else '--quick'}"
+    return "make bench"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print the tables, write the JSON."""
     parser = argparse.ArgumentParser(
@@ -409,7 +416,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         results: Figures = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "command": " ".join(["benchmarks/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
+            "command": _command(options),
             "machine": machine(folder),
         }
         with work_folder(folder) as work:

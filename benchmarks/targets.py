@@ -115,7 +115,7 @@ def _settling(settling: dict[str, Any] | None) -> Iterator[Target]:
         yield Target(moved, "times", SETTLING_P99_TIMES, at_least=False, measured=None, why=NOT_ASKED)
         return
     yield Target(rate, "records a second", SETTLED_PER_SECOND, at_least=True, measured=settling["catching_up"]["records_per_second"])
-    times = settling["beside"]["latency_ns"]["p99"] / settling["alone"]["latency_ns"]["p99"]
+    times = settling["beside"]["p99_us"] / settling["alone"]["p99_us"]
     yield Target(moved, "times", SETTLING_P99_TIMES, at_least=False, measured=times)
 
 
