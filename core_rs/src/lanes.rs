@@ -183,9 +183,30 @@ impl Lanes {
         }
     }
 
-    /// The next replies that may leave, and on the way there hands the open batch to the journal if that is free. To be asked
-    /// until there are none, and each lane to be given back to [`Self::take_back`].
-    pub fn leaving(&mut self) -> Option<Lane> {
+    /// Replies that wait for the batch which is still taking records.
+    #[must_use]
+    pub fn open_replies(&self) -> usize {
+        self.filling.entries.len()
+    }
+
+    /// When the message of the last of them came, by its origin; 0: there are none.
+    #[must_use]
+    pub fn open_since(&self) -> u64 {
+        self.filling.entries.last().map_or(0, |entry| entry.origin.since)
+    }
+
+    /// Replies of the batch that the journal was writing, if it is durable: those that [`Self::leaving`] gives out next.
+    pub fn durable_replies(&mut self) -> usize {
+        if !self.waiting.is_empty() {
+            // Its event may stand behind many others.
+            self.note_completed();
+        }
+        if self.is_durable() { self.waiting.entries.len() } else { 0 }
+    }
+
+    /// The next replies that may leave, and on the way there hands the open batch to the journal if that is free, unless it is
+    /// to be `held` open for a moment. To be asked until there are none, and each lane to be given back to [`Self::take_back`].
+    pub fn leaving(&mut self, held: bool) -> Option<Lane> {
         if !self.at_once.is_empty() {
             return Some(std::mem::take(&mut self.at_once));
         }
@@ -195,13 +216,18 @@ impl Lanes {
         }
         let done = self.take_durable();
         // The next batch goes to the disk before the last one's replies go out: the disk is the slower of the two.
-        self.submit();
+        if !held {
+            self.submit();
+        }
         done.or_else(|| self.take_durable())
     }
 
+    fn is_durable(&self) -> bool {
+        !self.waiting.is_empty() && self.authorizer.log().durable() >= self.waiting_for
+    }
+
     fn take_durable(&mut self) -> Option<Lane> {
-        let is_durable = !self.waiting.is_empty() && self.authorizer.log().durable() >= self.waiting_for;
-        is_durable.then(|| std::mem::take(&mut self.waiting))
+        self.is_durable().then(|| std::mem::take(&mut self.waiting))
     }
 
     /// Hands the open batch to the journal, if that is free, and moves the replies that wait for it along.

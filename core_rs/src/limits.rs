@@ -88,6 +88,18 @@ pub const EVENTS_MAX: usize = 1024;
 /// cheaper than a turn of trio's loop.
 pub const LINGER_MICROSECONDS: u64 = 60;
 
+/// Records that a batch may wait for: from there on its own work weighs little beside theirs.
+pub const COMPANY_RECORDS: usize = 64;
+
+/// Replies that leave together, from which on others are soon expected: fewer come from terminals at which somebody is served.
+pub const COMPANY_REPLIES_MIN: usize = 8;
+
+/// Microseconds without a newcomer after which a batch waits no longer: longer than a busy core takes to serve the next one.
+pub const COMPANY_PAUSE_MICROSECONDS: u64 = 80;
+
+/// Microseconds for which a batch is kept open at most after replies have left: as long as a disk takes for some batches.
+pub const COMPANY_MICROSECONDS: u64 = 400;
+
 /// Bytes of one journal record: its length is written in 16 bits.
 pub const JOURNAL_RECORD_BYTES_MAX: usize = 60_000;
 

@@ -89,6 +89,8 @@ pub(crate) struct Server {
 
 /// One run.
 pub struct World {
+    /// How often replies were let go.
+    settlings: u64,
     pub(crate) rng: fastrand::Rng,
     pub(crate) trace: bool,
     pub(crate) hasher: blake3::Hasher,
@@ -166,6 +168,7 @@ impl World {
             bodies: BTreeMap::new(),
             told_terminals: BTreeMap::new(),
             over: false,
+            settlings: 0,
             rng,
         };
         let created = Journal::create_on(&*world.storage, *b"simulated campus", &OPTIONS);
@@ -404,7 +407,10 @@ impl World {
     /// Lets everything leave that may.
     pub(crate) fn settle(&mut self) -> Result<(), Failure> {
         self.note_boundary();
-        while let Some(lane) = self.server.as_mut().and_then(|server| server.lanes.leaving()) {
+        // The pump may keep a batch open for a moment; here every fourth time, until the next.
+        self.settlings += 1;
+        let held = self.settlings.is_multiple_of(4);
+        while let Some(lane) = self.server.as_mut().and_then(|server| server.lanes.leaving(held)) {
             let mut origins = lane.origins();
             for (origin, replies, mut bytes) in lane.runs() {
                 for _ in 0..replies {

@@ -10,11 +10,13 @@
 //!
 //! How replies wait is the business of [`crate::lanes`], which knows no sockets: here they are sent when it gives them out.
 
+mod company;
 mod connection;
 mod report;
 
 pub use report::Statistics;
 
+use company::Company;
 use connection::{Connection, Slot};
 
 use std::collections::VecDeque;
@@ -53,6 +55,7 @@ const JOURNAL_TOKEN: u64 = u64::MAX;
 pub struct Reactor {
     epoll: OwnedFd,
     lanes: Lanes,
+    company: Company,
     bounds: Bounds,
     slots: Vec<Slot>,
     free: Vec<u32>,
@@ -68,6 +71,8 @@ pub struct Reactor {
     gathered: u64,
     /// Bytes in all connections' `unsent`.
     unsent_bytes: usize,
+    /// Whether the open batch is being kept open although the journal is free.
+    held: bool,
     draining: bool,
     started: Instant,
     /// The wall clock of this turn: the moment of its decisions.
@@ -92,6 +97,7 @@ impl Reactor {
         Ok(Self {
             epoll,
             lanes: Lanes::new(authorizer),
+            company: Company::default(),
             bounds,
             slots: Vec::new(),
             free: Vec::new(),
@@ -102,6 +108,7 @@ impl Reactor {
             ready: VecDeque::new(),
             gathered: 0,
             unsent_bytes: 0,
+            held: false,
             draining: false,
             started: Instant::now(),
             wall: wall_clock(),
@@ -151,13 +158,13 @@ impl Reactor {
         let start = self.monotonic();
         let mut linger = 0;
         loop {
-            if self.ready.is_empty() && !self.gather(linger) {
+            if self.ready.is_empty() && !self.gather(linger) && !self.held {
                 return false;
             }
             self.wall = wall_clock();
             self.lanes.authorizer_mut().keep_date(self.wall);
             self.serve_ready();
-            self.settle();
+            self.settle(true);
             self.close_doomed();
             if self.lanes.bytes() >= REPLY_BYTES_MAX {
                 self.wait_for_journal();
@@ -166,8 +173,14 @@ impl Reactor {
             if spent >= budget {
                 return true;
             }
-            // A batch that is being written reports within this wave's time or soon after, so that is worth waiting for.
-            linger = if self.lanes.are_waiting() { budget - spent } else { LINGER_MICROSECONDS };
+            linger = if self.held {
+                self.patience()
+            } else if self.lanes.are_waiting() {
+                // A batch that is being written reports within this wave's time or soon after, so that is worth waiting for.
+                budget - spent
+            } else {
+                LINGER_MICROSECONDS
+            };
         }
     }
 
@@ -288,9 +301,21 @@ impl Reactor {
         Ok(())
     }
 
-    /// Hands over what was appended and sends what may leave.
-    fn settle(&mut self) {
-        while let Some(lane) = self.lanes.leaving() {
+    /// Microseconds for which the open batch is worth keeping open.
+    fn patience(&self) -> u64 {
+        self.company.patience(self.lanes.open_replies(), self.lanes.open_since(), self.monotonic())
+    }
+
+    /// Hands over what was appended and sends what may leave. A batch that expects company is kept open if it `may_wait`.
+    fn settle(&mut self, may_wait: bool) {
+        loop {
+            let leaving = self.lanes.durable_replies();
+            if leaving > 0 {
+                self.company.note_leaving(leaving, self.lanes.open_replies(), self.monotonic());
+            }
+            let journal_is_free = leaving > 0 || !self.lanes.are_waiting();
+            self.held = may_wait && journal_is_free && self.patience() > 0;
+            let Some(lane) = self.lanes.leaving(self.held) else { break };
             for (origin, replies, bytes) in lane.runs() {
                 self.send(origin.slot, origin.generation, replies, bytes);
             }
@@ -299,6 +324,9 @@ impl Reactor {
                 self.statistics.latency.record(now.saturating_sub(origin.since));
             }
             self.lanes.take_back(lane);
+            if leaving > 0 {
+                self.company.note_left(now);
+            }
         }
     }
 
@@ -364,7 +392,7 @@ impl Reactor {
     /// After a command that did not come from a terminal: hands over what it appended.
     pub fn after_command(&mut self) {
         self.lanes.after_command();
-        self.settle();
+        self.settle(false);
         self.close_doomed();
     }
 
@@ -392,7 +420,7 @@ impl Reactor {
                 self.doom(slot, "half_frame");
             }
         }
-        self.settle();
+        self.settle(false);
         self.close_doomed();
     }
 
@@ -407,14 +435,14 @@ impl Reactor {
                 // Whoever is to be closed is not read any more, but still waits for answers.
                 if place.connection.as_ref().is_some_and(|connection| connection.doomed.is_none()) {
                     self.read(slot, place.generation, now);
-                    self.settle();
+                    self.settle(false);
                 }
             }
             self.draining = true;
             (0..self.slots.len() as u32).for_each(|slot| self.watch(slot));
         }
         self.lanes.note_completed();
-        self.settle();
+        self.settle(false);
         self.close_doomed();
         let mut done = self.lanes.are_settled();
         for connection in self.slots.iter().filter_map(|slot| slot.connection.as_ref()) {
