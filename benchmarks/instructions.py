@@ -1,7 +1,7 @@
 """Instructions of the hot paths, counted by Callgrind and held against the committed figures: it stays fast.
 
-A time differs with every run and every machine; the instructions of a fixed work do not (two runs are within a tenth of a percent of
-each other), so a path that became slower by its own code shows at once. `switch_benchmarks instructions` does the work and this script
+A time differs with every run and every machine; the instructions of a fixed work do not (by less than a percent, from the seeds of
+hash tables), so a path that became slower by its own code shows at once. `switch_benchmarks instructions` does the work and this script
 runs it under Valgrind, divides by the operations, and compares with `instructions.json` beside it.
 
     benchmarks/instructions.py check     # fails where a path takes more than 5 % above its committed figure
