@@ -41,7 +41,8 @@ import trio
 from switch.campus import CARDHOLDERS, LUNCH_BEGINS, LUNCH_SECONDS, Campus, Card, Conduct, Payment, TerminalRow, college, lunch
 from switch.demo_report import BooksUnread, Tally, milliseconds, read_books, report, verdict_of_command, verdicts
 from switch.dialect import ProtocolViolation
-from switch.terminal import NoAnswer, Refused, Reply, Request, Terminal, TerminalProtocol
+from switch.terminal import Terminal
+from switch.terminal_protocol import NoAnswer, Refused, Reply, Request, TerminalProtocol
 
 __all__ = ["DemoOptions", "run_demo"]
 
