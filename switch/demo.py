@@ -38,16 +38,17 @@ import httpx
 import msgspec
 import trio
 
-from switch.campus import CARDHOLDERS, LUNCH_BEGINS, LUNCH_SECONDS, Campus, Card, Conduct, Payment, TerminalRow, college, lunch
+from switch.campus import CARDHOLDERS, Campus, Card, TerminalRow, college
 from switch.demo_report import BooksUnread, Tally, milliseconds, read_books, report, verdict_of_command, verdicts
 from switch.dialect import ProtocolViolation
+from switch.meals import LUNCH, Conduct, Payment, lunch
 from switch.terminal import Terminal
 from switch.terminal_protocol import NoAnswer, Refused, Reply, Request, TerminalProtocol
 
 __all__ = ["DemoOptions", "run_demo"]
 
-SPEED: Final = 120.0
-"""Lunch seconds a second: two hours in one minute."""
+SPEED: Final = 90.0
+"""Lunch seconds a second: an hour and a half in one minute."""
 
 PROGRESS_SECONDS: Final = 5.0
 """Between two lines of progress where they are kept; a terminal's one line is renewed four times a second."""
@@ -365,7 +366,7 @@ class _Replay:
 
     async def _lunch(self) -> None:
         self._started_at = trio.current_time()
-        with trio.move_on_after(LUNCH_SECONDS / self.speed + OVERTIME_SECONDS) as overtime:
+        with trio.move_on_after(LUNCH.seconds / self.speed + OVERTIME_SECONDS) as overtime:
             async with trio.open_nursery() as display:
                 display.start_soon(self._show_progress)
                 async with trio.open_nursery() as nursery:
@@ -492,15 +493,12 @@ def _expected_codes(card: Card | None, conduct: Conduct, today: datetime.date) -
         return frozenset({"12"})
     if card is None:
         return frozenset({"14"})
-    by_status = {"lost": "41", "frozen": "62", "inactive": "78", "cancelled": "78"}
-    if card.status in by_status:
-        return frozenset({by_status[card.status]})
-    return frozenset({"54"}) if card.expires < today else frozenset({"00", "51"})
+    return card.purchase_answers(today)
 
 
 def _lunch_clock(seconds: float) -> str:
-    began = datetime.datetime.combine(datetime.date.min, LUNCH_BEGINS)
-    return f"{began + datetime.timedelta(seconds=min(int(seconds), LUNCH_SECONDS)):%H:%M:%S}"
+    began = datetime.datetime.combine(datetime.date.min, LUNCH.begins)
+    return f"{began + datetime.timedelta(seconds=min(int(seconds), LUNCH.seconds)):%H:%M:%S}"
 
 
 async def _unsettled(admin: httpx.AsyncClient) -> str:

@@ -9,9 +9,10 @@ import pytest
 import trio
 
 from switch import demo, demo_report
-from switch.campus import Campus, Card, Conduct, Merchant
+from switch.campus import Campus, Card, Merchant
 from switch.demo import DemoOptions, run_demo
 from switch.demo_report import Books, Tally, verdicts
+from switch.meals import Conduct
 from switch.settlement import Account
 
 TODAY = datetime.date(2026, 11, 22)
