@@ -32,6 +32,7 @@ __all__ = [
     "college",
     "colleges_of",
     "luhn_digit",
+    "read_rows",
     "write_rows",
 ]
 
@@ -117,14 +118,17 @@ class Campus:
         """
         try:
             return cls(
-                [Merchant(name, called, kind, int(fee)) for name, called, kind, fee in _rows(folder / "merchants.csv", MERCHANTS_HEADER)],
+                [
+                    Merchant(name, called, kind, int(fee))
+                    for name, called, kind, fee in read_rows(folder / "merchants.csv", MERCHANTS_HEADER)
+                ],
                 [
                     TerminalRow(terminal, merchant, kind, zone, bytes.fromhex(key))
-                    for terminal, merchant, kind, zone, key in _rows(folder / "terminals.csv", TERMINALS_HEADER)
+                    for terminal, merchant, kind, zone, key in read_rows(folder / "terminals.csv", TERMINALS_HEADER)
                 ],
                 [
                     Card(number, holder, for_whom, status, datetime.date.fromisoformat(expires), int(cash), int(subsidy))
-                    for number, holder, for_whom, status, expires, cash, subsidy in _rows(folder / "cards.csv", CARDS_HEADER)
+                    for number, holder, for_whom, status, expires, cash, subsidy in read_rows(folder / "cards.csv", CARDS_HEADER)
                 ],
             )
         except ValueError as error:
@@ -142,7 +146,8 @@ def write_rows(path: Path, header: str, rows: Iterable[Sequence[object]]) -> int
     return count
 
 
-def _rows(path: Path, header: str) -> Iterator[list[str]]:
+def read_rows(path: Path, header: str) -> Iterator[list[str]]:
+    """The rows of a file with this header, each with as many fields. Raises `CampusUnread`."""
     names = header.split(",")
     try:
         with path.open(encoding="utf-8", newline="") as file:
