@@ -4,21 +4,20 @@ Always true here: a driver's sums are made from its answers alone, not from the 
 answer that the card's file does not allow, and one that is missing, is a finding whoever drove.
 """
 
-import csv
 import datetime
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from loadtests.till import Expectations
 from switch.campus import Campus, CampusUnread, read_rows
 from switch.dialect import RESPONSES
 from switch.replay import Entry, Operation
 
-__all__ = ["CSV_HEADER", "FINDINGS_MAX", "Answer", "AnswerWriter", "Count", "count", "read_answers"]
+__all__ = ["CSV_HEADER", "FINDINGS_MAX", "Answer", "Count", "count", "read_answers"]
 
 CSV_HEADER: Final = "offset_ms,terminal_id,card_number,operation,amount,response,latency_us"
 
@@ -38,25 +37,6 @@ class Answer(NamedTuple):
     """DE39."""
     latency_us: int
     """From the moment at which the request was due to its answer's last byte."""
-
-
-class AnswerWriter:
-    """Writes answers as they come. Resource handling: `close` brings the last of them to the file."""
-
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
-        self._csv = csv.writer(file, lineterminator="\n")
-        self._csv.writerow(CSV_HEADER.split(","))
-
-    def write(self, answer: Answer) -> None:
-        self._csv.writerow(answer)
-
-    def flush(self) -> None:
-        """So that whoever shows progress sees it."""
-        self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def read_answers(path: Path) -> Iterator[Answer]:

@@ -26,9 +26,9 @@ from locust.env import Environment
 from locust.exception import StopUser
 from locust.runners import LocalRunner
 
-from loadtests.answers import Answer, AnswerWriter
+from loadtests.answers import CSV_HEADER, Answer
 from loadtests.till import FAILURES, Expectations, Till, zone
-from switch.campus import Campus, CampusUnread, TerminalRow
+from switch.campus import Campus, CampusUnread, RowWriter, TerminalRow
 from switch.replay import REPLAY_NAME, Entry, ReplayUnread, read_entries
 
 BEGINS_SECONDS: Final = 3.0
@@ -93,7 +93,7 @@ class Lunch:
         self.settled = 0
         """Requests that were answered, or never will be."""
         # For as long as the run lasts; `close` ends it.
-        self._answers = AnswerWriter(options.answers.open("w", encoding="utf-8", newline="")) if options.answers else None
+        self._answers = RowWriter(options.answers, CSV_HEADER) if options.answers else None
 
     def begin(self) -> None:
         """From now on time passes."""

@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Final, Self
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Card",
     "Merchant",
     "Place",
+    "RowWriter",
     "TerminalRow",
     "card_number",
     "college",
@@ -135,15 +137,40 @@ class Campus:
             raise CampusUnread(f"{folder}: a number, date or key in its files cannot be read: {error}.") from None
 
 
-def write_rows(path: Path, header: str, rows: Iterable[Sequence[object]]) -> int:
-    """Writes a file as `switch import` takes it, row by row as they come, and returns how many there were."""
-    count = 0
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header.split(","))
-        for count, row in enumerate(rows, start=1):  # noqa: B007 - the last one is the answer
-            writer.writerow(row)
-    return count
+class RowWriter:
+    """A file as `switch import` takes it, row by row. Resource handling: a context manager, which closes it."""
+
+    def __init__(self, path: Path, header: str) -> None:
+        self.rows = 0
+        """Written so far."""
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._csv = csv.writer(self._file, lineterminator="\n")
+        self._csv.writerow(header.split(","))
+
+    def write(self, row: Iterable[object]) -> None:
+        self._csv.writerow(row)
+        self.rows += 1
+
+    def flush(self) -> None:
+        """So that whoever reads it meanwhile sees what is written."""
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def write_rows(path: Path, header: str, rows: Iterable[Iterable[object]]) -> int:
+    """Writes such a file and returns how many rows there were."""
+    with RowWriter(path, header) as file:
+        for row in rows:
+            file.write(row)
+        return file.rows
 
 
 def read_rows(path: Path, header: str) -> Iterator[list[str]]:
