@@ -13,12 +13,13 @@ use switch_core::authorizer::{Authorizer, Log, Replies, Settings};
 use switch_core::import::import;
 use switch_core::iso8583::Message;
 use switch_core::iso8583::frame::{self, Split};
-use switch_core::ledger::{Ledger, Policy};
+use switch_core::ledger::{Ledger, Policy, Response};
 use switch_core::mac::KeyEncryptionKey;
 use switch_core::reactor::wall_clock;
 
 use crate::Failure;
-use crate::terminal::{Campus, Clock, Purchase, Terminal};
+use crate::campus::Campus;
+use crate::terminal::{Clock, Errand, Memory, Request, Terminal};
 
 /// Purchases between two looks at the clock: few enough that their frames stay in the cache, as in the pump.
 const BLOCK: usize = 512;
@@ -70,7 +71,7 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
     let campus = Campus::read(folder)?;
     let mut replies = Replies::default();
     let mut clock = Clock::new()?;
-    let mut terminals: Vec<Terminal> = campus.tills.iter().take(TERMINALS).map(Terminal::new).collect();
+    let mut terminals: Vec<Terminal> = campus.tills.iter().take(TERMINALS).map(|till| Terminal::new(till, Memory::NONE)).collect();
     let turns = terminals.len();
     if turns == 0 || campus.cards.is_empty() {
         return Err("the campus has no tills or no cards".into());
@@ -85,7 +86,7 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
     }
     // Of one purchase, on the average over a block; one entry a block.
     let mut nanoseconds = Vec::new();
-    let mut asked: Vec<Purchase> = Vec::with_capacity(BLOCK);
+    let mut asked: Vec<Request> = Vec::with_capacity(BLOCK);
     for block in 0..purchases.div_ceil(BLOCK) {
         requests.clear();
         replies.durable.clear();
@@ -94,7 +95,8 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
         let first = block * BLOCK;
         for index in first..first + BLOCK {
             let terminal = &mut terminals[index % turns];
-            asked.push(terminal.purchase(&campus.cards, stamp, 0, &mut requests));
+            let card = campus.cards[fastrand::usize(..campus.cards.len())];
+            asked.push(terminal.ask(&Errand::purchase(card), stamp, 0, &mut requests));
         }
         let began = Instant::now();
         handle_all(&mut core, &requests, &mut replies)?;
@@ -122,14 +124,16 @@ fn handle_all(core: &mut Authorizer<Batch>, requests: &[u8], replies: &mut Repli
     Ok(())
 }
 
-fn check_all(terminals: &[Terminal], first: usize, asked: &[Purchase], answers: &[u8]) -> Result<(), Failure> {
+fn check_all(terminals: &[Terminal], first: usize, asked: &[Request], answers: &[u8]) -> Result<(), Failure> {
     let mut ahead = answers;
-    for (offset, purchase) in asked.iter().enumerate() {
+    for (offset, request) in asked.iter().enumerate() {
         let Split::Frame { message, consumed, .. } = frame::split(ahead) else { return Err("an answer is missing".into()) };
         ahead = &ahead[consumed..];
         let reply = Message::parse(message)?;
-        if let Some(fault) = terminals[(first + offset) % terminals.len()].mistrust(purchase, &reply) {
-            return Err(format!("{fault}: {reply:?} {:?}", reply.text(39)).into());
+        match terminals[(first + offset) % terminals.len()].mistrust(request, &reply) {
+            Ok(Response::Approved) => {}
+            Ok(response) => return Err(format!("a purchase was answered {}", response.code()).into()),
+            Err(fault) => return Err(format!("{fault}: {reply:?} {:?}", reply.text(39)).into()),
         }
     }
     Ok(())
