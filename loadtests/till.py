@@ -18,7 +18,7 @@ from switch.dialect import ProtocolViolation
 from switch.replay import Entry, Operation
 from switch.terminal_protocol import NoAnswer, Refused, Reply, Request, TerminalProtocol
 
-__all__ = ["FAILURES", "Expectations", "Till", "WrongAnswer"]
+__all__ = ["FAILURES", "Expectations", "NoSession", "Till", "WrongAnswer", "zone"]
 
 RECEIVE_BYTES: Final = 4096
 
@@ -27,7 +27,14 @@ class WrongAnswer(Exception):
     """One sentence: an answer that is authentic, and wrong."""
 
 
-FAILURES: Final = (WrongAnswer, ProtocolViolation, NoAnswer, Refused, OSError)
+class NoSession(Exception):
+    """One sentence: a terminal that was not signed on, or whose connection broke, asks nothing more."""
+
+    def __init__(self, terminal_id: str) -> None:
+        super().__init__(f"terminal {terminal_id} has no session")
+
+
+FAILURES: Final = (NoSession, WrongAnswer, ProtocolViolation, NoAnswer, Refused, OSError)
 """What may go wrong with a request."""
 
 
@@ -76,6 +83,8 @@ class Till:
 
     def ask(self, entry: Entry, expected: frozenset[str]) -> tuple[Reply, int]:
         """Asks what a replay's line says: the answer, and the fen that it moved. Raises one of `FAILURES`."""
+        if self._socket is None or not self._protocol.signed_on:
+            raise NoSession(entry.terminal_id)
         if entry.operation is Operation.PURCHASE:
             request = self._protocol.purchase(self._now(), entry.card_number, entry.amount)
             self._last_purchase, self._undone = request, False
@@ -113,8 +122,7 @@ class Till:
         return 0
 
     def _exchange(self, request: Request, frame: bytes) -> Reply:
-        if self._socket is None:
-            raise NoAnswer(request)
+        assert self._socket is not None, "asked of a till that is not open"
         try:
             self._socket.sendall(frame)
             while data := self._socket.recv(RECEIVE_BYTES):
