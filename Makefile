@@ -1,6 +1,8 @@
 # make demo   a college at lunch, on this machine      make test    every check and test there is
 # make build  the environment and the extension        make lint    the static checks alone
 # make bench  figures of this machine                  make clean   takes away all that these make
+# make load   a lunch of STUDENTS=17600 at SPEED=20 times life, sent WITH=locust or native to a real switch, ends with a report and a
+#             reconciliation; REPLAY=FOLDER sends that one instead
 # make fuzz   coverage-guided fuzzing: SECONDS=60 for each target, or TARGET=message alone
 # make chaos  the real process killed ROUNDS=200 times and failed at every system call of its journal; SEED=n repeats one
 # make simulate SEEDS=100000 FIRST=1   so many simulated campuses with everything that can break, on all cores;
@@ -15,7 +17,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-programs chaos simulate lint bench fuzz fuzz-shortly fuzz-build fuzz-tools clean
+.PHONY: build demo test test-programs chaos simulate lint bench load fuzz fuzz-shortly fuzz-build fuzz-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -120,6 +122,15 @@ fuzz-tools:
 bench: build
 	cargo build --release --locked --quiet -p switch_benchmarks
 	python benchmarks/run.py --output target/benchmark.json
+
+SPEED ?= 20
+STUDENTS ?= 17600
+WITH ?= locust
+REPLAY ?=
+
+load: build
+	$(if $(filter native,$(WITH)),@cargo build --release --locked --quiet -p switch_benchmarks)
+	@python -m loadtests.load --speed "$(SPEED)" --students "$(STUDENTS)" --with "$(WITH)" $(if $(REPLAY),--replay "$(REPLAY)")
 
 simulate:
 	@cargo run --profile simulator --locked --quiet -p switch_simulator -- --first $(FIRST) --seeds $(SEEDS) $(if $(TRACE),--trace)

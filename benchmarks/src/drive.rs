@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) progress: bool,
     pub(crate) announce: bool,
     pub(crate) replay: Option<PathBuf>,
+    /// Where a replay's answers are written down.
+    pub(crate) answers: Option<PathBuf>,
     pub(crate) speed: f64,
 }
 
@@ -69,6 +71,7 @@ impl Default for Plan {
             progress: false,
             announce: false,
             replay: None,
+            answers: None,
             speed: 1.0,
         }
     }
@@ -95,6 +98,7 @@ impl Plan {
             "histogram" => self.histogram = true,
             "progress" => self.progress = true,
             "announce" => self.announce = true,
+            "answers" => self.answers = Some(arguments.value()?.into()),
             "replay" => self.replay = Some(arguments.value()?.into()),
             "speed" => self.speed = arguments.value()?.parse_with(|text| number(text, f64::MIN_POSITIVE))?,
             _ => return Ok(false),
@@ -158,7 +162,7 @@ pub(crate) fn drive(plan: &Plan) -> Result<Value, Failure> {
     };
     let arrivals = Schedule::new(plan.spacing, plan.rate.unwrap_or_default(), terminals as u32, length, fastrand::u64(..));
     let cards = Cards::new(campus.cards, plan.popularity)?;
-    let outcome = Driver::new(rules, &mut crowd, Some(cards), Box::new(arrivals), &mut clock)?.run()?;
+    let outcome = Driver::new(rules, &mut crowd, Some(cards), Box::new(arrivals), &mut clock, None)?.run()?;
     let mut figures = figures(plan, &outcome, &crowd, sign_on)?;
     figures["depth"] = plan.depth.or(plan.rate.is_none().then_some(1)).into();
     if let Some(rate) = plan.rate {

@@ -27,6 +27,7 @@ use switch_core::iso8583::frame::{self, Split};
 use switch_core::reactor::wall_clock;
 
 use crate::Failure;
+use crate::answers::Answers;
 use crate::chance::{Cards, Mix};
 use crate::crowd::{Crowd, Seat};
 use crate::figures::Tally;
@@ -112,6 +113,8 @@ pub(crate) struct Driver<'a> {
     /// The echo's constant answer.
     expected: Vec<u8>,
     tally: Tally,
+    /// Where each answer is written down, if that was asked for.
+    answers: Option<Answers>,
     /// Answers that are still to come, those to what is held too.
     owed: usize,
     /// Since when nothing has come although something is owed.
@@ -135,6 +138,7 @@ impl<'a> Driver<'a> {
         cards: Option<Cards>,
         arrivals: Box<dyn Iterator<Item = Arrival> + 'a>,
         clock: &'a mut Clock,
+        answers: Option<Answers>,
     ) -> Result<Self, Failure> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (index, link) in crowd.links.iter().enumerate() {
@@ -153,6 +157,7 @@ impl<'a> Driver<'a> {
             output: Vec::new(),
             expected: sample_reply(),
             tally: Tally::new()?,
+            answers,
             owed: 0,
             quiet_since: 0,
             opened: None,
@@ -197,6 +202,9 @@ impl<'a> Driver<'a> {
                     self.take_answers(index)?;
                 }
             }
+        }
+        if let Some(answers) = self.answers.take() {
+            answers.close()?;
         }
         let (since, cpu) = self.opened.ok_or("the window never opened")?;
         let (until, cpu_until) = match (self.rules.pace, self.closed) {
@@ -383,6 +391,9 @@ impl<'a> Driver<'a> {
             Loop::Open => self.rules.counts(request.due),
         };
         self.tally.answer(request.operation, said.response, counts.then(|| now.saturating_sub(request.due)));
+        if let Some(answers) = &mut self.answers {
+            answers.write(&request, &seat.terminal, said.response, now)?;
+        }
         let place = request.seat;
         seat.terminal.take(request, said, message);
         seat.under_way -= 1;

@@ -17,6 +17,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use drive::Plan;
 
+mod answers;
 mod campus;
 mod chance;
 mod crowd;
@@ -40,7 +41,7 @@ switch_benchmarks drive --address HOST:PORT --campus FOLDER [--echo] [--first-te
                         [--popularity uniform|zipf:EXPONENT|hot:CARDS:REQUESTS] [--allow-declines]
                         [--mix purchase=N,balance=N,reversal=N,repeat=N] [--histogram] [--progress] [--announce]
 switch_benchmarks replay --address HOST:PORT --campus FOLDER --replay FILE.csv [--speed X] [--connections N]
-                        [--allow-declines] [--histogram] [--progress] [--announce]
+                        [--allow-declines] [--answers FILE.csv] [--histogram] [--progress] [--announce]
 switch_benchmarks in-process --campus FOLDER [--purchases N]
 switch_benchmarks startup --folder FOLDER [--records N] [--cards N] [--batch N]
 all: [--rehearsal]";

@@ -146,6 +146,21 @@ pub(crate) struct Request {
     original: Option<Box<Decided>>,
 }
 
+impl Request {
+    pub(crate) const fn card(&self) -> CardNumber {
+        self.card
+    }
+
+    /// The fen that an answer has moved: a purchase's amount, or what a reversal gave back.
+    pub(crate) fn moved(&self, response: Response) -> u64 {
+        match (self.operation, &self.original) {
+            (Operation::Purchase, _) if response == Response::Approved => self.amount,
+            (Operation::Reversal, Some(original)) if original.stands => original.amount,
+            _ => 0,
+        }
+    }
+}
+
 /// What an answer says.
 #[derive(Clone, Copy)]
 pub(crate) struct Said {
