@@ -16,7 +16,7 @@ use std::hint::black_box;
 use std::iter::Peekable;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use rustix::event::{Timespec, epoll};
@@ -31,7 +31,7 @@ use crate::answers::Answers;
 use crate::chance::{Cards, Mix};
 use crate::crowd::{Crowd, Seat};
 use crate::figures::Tally;
-use crate::link::{Link, PATIENCE};
+use crate::link::Link;
 use crate::schedule::Arrival;
 use crate::terminal::{Clock, Errand, Operation, Request, Said, Stamp, sample_reply};
 
@@ -78,6 +78,8 @@ pub(crate) struct Rules {
     pub(crate) closes: u64,
     /// Whether a line is printed each second.
     pub(crate) progress: bool,
+    /// Nanoseconds without any answer, although some are owed, after which the run has failed.
+    pub(crate) patience: u64,
 }
 
 impl Rules {
@@ -242,8 +244,13 @@ impl<'a> Driver<'a> {
         if now >= self.progress.next {
             self.tell_progress(now)?;
         }
-        if self.owed > 0 && now - self.quiet_since >= PATIENCE.as_nanos() as u64 {
-            return Err(format!("{} answers have not come within {} s", self.owed, PATIENCE.as_secs()).into());
+        if self.owed > 0 && now.saturating_sub(self.quiet_since) >= self.rules.patience {
+            return Err(format!(
+                "{} answers have not come within {} s",
+                self.owed,
+                Duration::from_nanos(self.rules.patience).as_secs_f64()
+            )
+            .into());
         }
         Ok(())
     }
@@ -257,7 +264,7 @@ impl<'a> Driver<'a> {
         let now = self.now();
         let mut wake = self.progress.next;
         if self.owed > 0 {
-            wake = wake.min(self.quiet_since + PATIENCE.as_nanos() as u64);
+            wake = wake.min(self.quiet_since.saturating_add(self.rules.patience));
         }
         for bound in [(self.opened.is_none(), self.rules.opens), (self.closed.is_none(), self.rules.closes)] {
             if bound.0 {
