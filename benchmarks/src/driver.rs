@@ -37,8 +37,9 @@ use crate::terminal::{Clock, Errand, Operation, Request, Said, Stamp, sample_rep
 
 const EVENTS_MAX: usize = 1024;
 const READ_BYTES: usize = 64 << 10;
-/// Nanoseconds before something is due in which the driver polls: waking it would take as long.
-const POLLED: u64 = 20_000;
+/// Nanoseconds before something is due in which the driver polls: going to sleep and waking would take as long. Not more: where cores
+/// are shared with the switch, a driver that polls takes them from it, and is set back itself for milliseconds as the one who had most.
+const POLLED: u64 = 5_000;
 /// What is due that is sent before answers have their turn, at most.
 const SENT_AT_ONCE: usize = 64;
 const SECOND: u64 = 1_000_000_000;
@@ -236,7 +237,9 @@ impl<'a> Driver<'a> {
         let now = self.now();
         self.stamp = self.clock.stamp(wall_clock());
         if self.opened.is_none() && now >= self.rules.opens {
-            self.opened = Some((now, cpu_nanoseconds()));
+            // In the open loop its bounds were set with the schedule, whenever the driver wakes.
+            let since = if self.rules.pace == Loop::Open { self.rules.opens } else { now };
+            self.opened = Some((since, cpu_nanoseconds()));
         }
         if self.closed.is_none() && now >= self.rules.closes {
             self.closed = Some((now, cpu_nanoseconds()));
