@@ -3,6 +3,8 @@
 # make bench  figures of this machine, in 10 minutes   make clean   takes away all that these make
 # make publish  puts the figures measured last, and plots of them, into benchmarks/
 # make profile  where a purchase's instructions and time go: docs/performance.md and its pictures again (perf, valgrind, inferno)
+# make load   a lunch of STUDENTS=17600 at SPEED=20 times life, sent WITH=locust or native to a real switch, ends with a report and a
+#             reconciliation; REPLAY=FOLDER sends that one instead
 # make fuzz   coverage-guided fuzzing: SECONDS=60 for each target, or TARGET=message alone
 # make chaos  the real process killed ROUNDS=200 times and failed at every system call of its journal; SEED=n repeats one
 # make simulate SEEDS=100000 FIRST=1   so many simulated campuses with everything that can break, on all cores;
@@ -17,7 +19,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-programs chaos simulate lint bench profile publish fuzz fuzz-shortly fuzz-build fuzz-tools clean
+.PHONY: build demo test test-programs chaos simulate lint bench load profile publish fuzz fuzz-shortly fuzz-build fuzz-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -134,6 +136,15 @@ publish: build
 profile: build
 	python benchmarks/instructions.py show --write
 	python benchmarks/flamegraph.py
+
+SPEED ?= 20
+STUDENTS ?= 17600
+WITH ?= locust
+REPLAY ?=
+
+load: build
+	$(if $(filter native,$(WITH)),@cargo build --release --locked --quiet -p switch_benchmarks)
+	@python -m loadtests.load --speed "$(SPEED)" --students "$(STUDENTS)" --with "$(WITH)" $(if $(REPLAY),--replay "$(REPLAY)")
 
 simulate:
 	@cargo run --profile simulator --locked --quiet -p switch_simulator -- --first $(FIRST) --seeds $(SEEDS) $(if $(TRACE),--trace)

@@ -1,5 +1,5 @@
-"""The command line: `switch init`, `serve`, `import`, `verify`, `audit`, `check-evidence`, `reconcile`, `show`, `demo`, and `follow`
-for the switch itself.
+"""The command line: `switch init`, `serve`, `import`, `verify`, `audit`, `check-evidence`, `reconcile`, `export-replay`, `show`, `demo`,
+and `follow` for the switch itself.
 
 Always true here: what a command found goes to stdout, as JSON or as a table; what went wrong goes to stderr in one sentence,
 and the exit code is then 1 (2 for a wrong call).
@@ -7,6 +7,7 @@ and the exit code is then 1 (2 for a wrong call).
 
 import argparse
 import contextlib
+import datetime
 import fcntl
 import getpass
 import logging
@@ -94,6 +95,12 @@ def _parser() -> argparse.ArgumentParser:
     held = add("check-evidence", evidence.run, "Check an evidence report; needs neither switch nor journal.", config=False)
     evidence.add_arguments(held)
     add("reconcile", _reconcile, "Compare ledger and PostgreSQL to the fen at one position.")
+    export = add("export-replay", _export_replay, "Write a business day, out of PostgreSQL, as a replay with nobody's card in it.")
+    export.add_argument("--day", metavar="YYYY-MM-DD", required=True, help="the business day")
+    export.add_argument("--output", metavar="FOLDER", type=Path, required=True, help="a new or an empty folder")
+    export.add_argument(
+        "--key", metavar="FILE", type=Path, help="64 hex digits; the same key gives the same pseudonyms (default: a key that is forgotten)"
+    )
     show = add("show", _show, "Show one card, terminal or merchant.")
     show.add_argument("kind", choices=["card", "terminal", "merchant"])
     show.add_argument("identifier")
@@ -238,6 +245,29 @@ def _reconcile(options: argparse.Namespace) -> int:
         raise CommandFailed(str(error)) from None
     print(msgspec.json.encode(result).decode())
     return 0 if result.ok else 1
+
+
+def _export_replay(options: argparse.Namespace) -> int:
+    from switch.export import KEY_BYTES, ExportFailed, export_day  # noqa: PLC0415 - see _serve
+
+    config = configuration.load(options.config)
+    try:
+        day = datetime.date.fromisoformat(options.day)
+    except ValueError:
+        raise CommandFailed(f"{options.day!r} is no day; write it as YYYY-MM-DD.") from None
+    key = None
+    if options.key is not None:
+        text = configuration.secret(options.key)
+        if not re.fullmatch(rf"[0-9A-Fa-f]{{{2 * KEY_BYTES}}}", text):
+            raise CommandFailed(f"{options.key}: a key is {2 * KEY_BYTES} hex digits; make one with: openssl rand -hex {KEY_BYTES}")
+        key = bytes.fromhex(text)
+    try:
+        with _database(config) as address:
+            exported = export_day(address, day, options.output, key)
+    except ExportFailed as error:
+        raise CommandFailed(str(error)) from None
+    print(msgspec.json.encode(exported).decode())
+    return 0
 
 
 @contextlib.contextmanager

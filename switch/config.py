@@ -183,7 +183,7 @@ class Config(Sections, frozen=True, kw_only=True):
         Raises `ConfigError` where the file is missing, malformed or open to other users.
         """
         path = self.keys.folder / KEY_ENCRYPTION_KEY_NAME
-        text = _secret(path)
+        text = secret(path)
         with contextlib.suppress(ValueError):
             key = bytes.fromhex(text)
             if len(key) == KEY_ENCRYPTION_KEY_BYTES:
@@ -196,7 +196,7 @@ class Config(Sections, frozen=True, kw_only=True):
         Raises `ConfigError` where the file is missing, empty or open to other users.
         """
         path = self.keys.folder / ADMIN_TOKEN_NAME
-        token = _secret(path)
+        token = secret(path)
         if not token or not token.isascii() or not token.isprintable() or " " in token:
             raise ConfigError(f"{path}: this is no token; it must hold one line of printable ASCII without spaces.")
         return token
@@ -413,7 +413,7 @@ def _shown(path: str, value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _secret(path: Path) -> str:
+def secret(path: Path) -> str:
     """The one line of a file that nobody but its owner may read."""
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:

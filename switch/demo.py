@@ -4,61 +4,43 @@ A switch is set up in an empty folder, told of a made-up college (`switch.campus
 production. Every one of the 230 terminals has its own TCP connection, key and session, and is the reference terminal
 (`switch.terminal`), which shares no code with the switch. Lunch is replayed at a chosen speed, open loop: a payment is due at its
 moment whether the switch is quick or not, one at a time at a terminal, late ones in a queue. A small share is sent twice, repeated
-or reversed on purpose. The sums at the end and the verdict on them are `switch.demo_report`'s.
+or reversed on purpose. Folder, processes and verdict are `switch.trial`'s, the text at the end `switch.demo_report`'s.
 
 Always true here: the demonstration succeeds only if nothing unexpected was answered, every merchant's and every card's sum is the same
 by the terminals' own count, in a ledger replayed from the journal and in PostgreSQL, the switch drained and ended with 0, and its journal
-verifies. No process and, unless asked to, no file is left, whatever ends it; killed past asking (SIGKILL) it leaves its folder, but
-no process where util-linux's setpriv is.
-
-How it works: trio alone runs the terminals and the progress display; whatever blocks (asyncio for PostgreSQL, replaying, removing a
-folder, writing to the console) is on a thread. The switch alone is not started on one: the kernel's signal on a parent's death comes
-with the end of the thread that forked, and an idle worker thread ends after some seconds.
+verifies.
 """
 
-import contextlib
 import datetime
 import gc
-import os
 import re
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final
 
 import httpx
-import msgspec
 import trio
 
-from switch.campus import CARDHOLDERS, LUNCH_BEGINS, LUNCH_SECONDS, Campus, Card, Conduct, Payment, TerminalRow, college, lunch
-from switch.demo_report import BooksUnread, Tally, milliseconds, read_books, report, verdict_of_command, verdicts
+from switch.agreement import differences, milliseconds
+from switch.campus import CARDHOLDERS, Campus, Card, TerminalRow, college
+from switch.demo_report import Tally, report
 from switch.dialect import ProtocolViolation
-from switch.terminal import NoAnswer, Refused, Reply, Request, Terminal, TerminalProtocol
+from switch.meals import LUNCH, Conduct, Payment, lunch
+from switch.terminal import Terminal
+from switch.terminal_protocol import NoAnswer, Refused, Reply, Request, TerminalProtocol
+from switch.trial import Ready, TrialFailed, interruptible, on_trial, say, working_folder
 
 __all__ = ["DemoOptions", "run_demo"]
 
-SPEED: Final = 120.0
-"""Lunch seconds a second: two hours in one minute."""
+SPEED: Final = 90.0
+"""Lunch seconds a second: an hour and a half in one minute."""
 
 PROGRESS_SECONDS: Final = 5.0
 """Between two lines of progress where they are kept; a terminal's one line is renewed four times a second."""
-
-COMMAND_SECONDS: Final = 120.0
-"""For `switch init`, `import`, `reconcile` or `verify`: far above what they take, so that a hang ends."""
-
-READY_SECONDS: Final = 120.0
-"""For the switch to be ready; the first time, that includes the making of a database."""
-
-DRAIN_SECONDS: Final = 30.0
-"""For the switch to end after SIGTERM."""
 
 OVERTIME_SECONDS: Final = 60.0
 """By which the replay may last longer than planned, before it is given up."""
@@ -66,13 +48,7 @@ OVERTIME_SECONDS: Final = 60.0
 PATIENCE_SECONDS: Final = 30.0
 """For one answer, repeats included."""
 
-WITH_ITS_PARENT: Final = ("setpriv", "--pdeathsig", "TERM", "--")
-"""Before a command: the kernel asks it to end when the thread that started it is gone, even killed."""
-
 LAG_METRIC: Final = "switch_settlement_lag_records"
-
-LOG_TAIL_LINES: Final = 20
-INTERRUPTED: Final = 130
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,84 +65,45 @@ class DemoOptions:
     """Leaves the folder for a look afterwards."""
 
 
-class DemoFailed(Exception):
-    """One sentence, or several lines, for the one who started it."""
-
-
-class Ready(msgspec.Struct, frozen=True):
-    """The line by which `switch serve` says where it can be reached."""
-
-    ready: bool
-    terminals: str
-    admin: str
-    database: str
-
-
 async def run_demo(options: DemoOptions) -> int:
     """Runs the demonstration to its verdict: 0 equal, 1 not, 130 interrupted. Resource handling: leaves no process and no folder."""
-    exit_code = INTERRUPTED
-    async with trio.open_nursery() as nursery:
 
-        async def until_interrupted(task_status: trio.TaskStatus[None]) -> None:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                task_status.started()
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
+    async def demonstrate() -> int:
+        async with working_folder(options.directory, keep=options.keep) as folder:
+            return 0 if await _demonstrate(options, folder) else 1
 
-        await nursery.start(until_interrupted)
-        try:
-            async with _folder(options) as folder:
-                exit_code = 0 if await _demonstrate(options, folder) else 1
-        except DemoFailed as failure:
-            await _say(f"The demonstration failed: {failure}", error=True)
-            exit_code = 1
-        nursery.cancel_scope.cancel()
-    if exit_code == INTERRUPTED:
-        await _say("\nInterrupted; everything is stopped and taken away.", error=True)
-    return exit_code
+    return await interruptible(demonstrate, "The demonstration failed")
 
 
 async def _demonstrate(options: DemoOptions, folder: Path) -> bool:
     speed = SPEED if options.speed is None else options.speed
     if not speed > 0:
-        raise DemoFailed(f"a speed of {speed:g} is none; name a number above 0, such as {SPEED:g}.")
-    data, files = folder / "switch", folder / "campus"
-    config = data / "switch.toml"
+        raise TrialFailed(f"a speed of {speed:g} is none; name a number above 0, such as {SPEED:g}.")
+    await say(f"Setting up a switch and a college of {options.cardholders:,} in {folder}")
+    files = folder / "campus"
+    campus, payments = await trio.to_thread.run_sync(_prepare, options, files)
+    tally = Tally()
 
-    await _say(f"Setting up a switch and a college of {options.cardholders:,} in {folder}")
-    await _command("init", str(data))
-    campus, payments = await trio.to_thread.run_sync(_prepare, options, config, files)
-    await _command("import", "--config", str(config), *(str(files / f"{name}.csv") for name in ("merchants", "terminals", "cards")))
-
-    async with _Switch.serving(config, folder / "serve.log") as switch:
-        await _say(
+    async def have_lunch(switch: Ready) -> None:
+        nonlocal tally
+        await say(
             f"{len(payments):,} payments at {len(campus.terminals)} terminals of {len(campus.merchants)} merchants, {speed:g} times as fast"
             f" as life (loads at the finance office are left out: the switch does not take them yet)"
         )
-        replay = _Replay(campus, payments, switch.ready, speed)
-        async with switch.watched():
-            await replay.run()
-            try:
-                books = await trio.to_thread.run_sync(read_books, data / "journal", switch.ready.database, abandon_on_cancel=True)
-            except BooksUnread as failure:
-                raise DemoFailed(str(failure)) from None
-            reconciliation = await _command("reconcile", "--config", str(config), check=False)
-        found = verdicts(campus, replay.tally, books)
-        found.append(verdict_of_command("`switch reconcile`", reconciliation, "ledger and PostgreSQL differ"))
-        ended = await switch.stop()
-        found.append("" if ended == 0 else f"The switch ended with {ended} after SIGTERM, not with 0.")
-    found.append(verdict_of_command("`switch verify`", await _command("verify", str(data), check=False), "the journal is not sound"))
+        replay = _Replay(campus, payments, switch, speed)
+        tally = replay.tally
+        await replay.run()
 
-    problems = [verdict for verdict in found if verdict]
-    await _say(report(campus, replay.tally, books, problems))
+    books, found = await on_trial(folder / "switch", files, {"port": "0"}, have_lunch)
+    problems = [*tally.surprises, *differences(campus, tally.by_merchant, tally.by_card, books), *found]
+    await say(report(campus, tally, books, problems))
     if options.keep:
-        await _say(f"Left for a look: {folder}")
+        await say(f"Left for a look: {folder}")
     return not problems
 
 
-def _prepare(options: DemoOptions, config: Path, files: Path) -> tuple[Campus, list[Payment]]:
-    """On a thread: any free port for the switch, the college's files, the lunch."""
-    config.write_text(re.sub(r"(?m)^port = \d+$", "port = 0", config.read_text(encoding="utf-8")), encoding="utf-8")
+def _prepare(options: DemoOptions, files: Path) -> tuple[Campus, list[Payment]]:
+    """On a thread: the college's files, and its lunch."""
     campus = college(options.seed, _local_now().date(), options.cardholders)
     files.mkdir()
     campus.write(files)
@@ -175,149 +112,6 @@ def _prepare(options: DemoOptions, config: Path, files: Path) -> tuple[Campus, l
 
 def _local_now() -> datetime.datetime:
     return datetime.datetime.now()  # noqa: DTZ005 - the campus's clock is this machine's here
-
-
-# --- processes and folders --------------------------------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def _folder(options: DemoOptions) -> AsyncIterator[Path]:
-    if options.directory is None:
-        folder = Path(await trio.to_thread.run_sync(partial(tempfile.mkdtemp, prefix="campus-card-switch-")))
-    else:
-        folder = options.directory.absolute()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            occupied = any(folder.iterdir())
-        except OSError as error:
-            raise DemoFailed(f"{options.directory}: {error.strerror}.") from None
-        if occupied:
-            raise DemoFailed(f"{options.directory}: this folder is not empty; name a new or an empty one.")
-    try:
-        yield folder
-    finally:
-        if not options.keep:
-            with trio.CancelScope(deadline=trio.current_time() + DRAIN_SECONDS, shield=True):
-                await trio.to_thread.run_sync(partial(shutil.rmtree, folder, ignore_errors=True))
-
-
-def _arguments(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "switch", *arguments]
-
-
-async def _command(*arguments: str, check: bool = True) -> "subprocess.CompletedProcess[bytes]":
-    """Runs one of the switch's own commands to its end. Raises `DemoFailed` with its last words if `check` and it failed."""
-    with trio.move_on_after(COMMAND_SECONDS) as patience:
-        done = await trio.run_process(_arguments(*arguments), capture_stdout=True, capture_stderr=True, check=False)
-        if check and done.returncode:
-            raise DemoFailed(f"`switch {arguments[0]}` ended with {done.returncode}: {done.stderr.decode(errors='replace').strip()}")
-        return done
-    assert patience.cancelled_caught
-    raise DemoFailed(f"`switch {arguments[0]}` did not end within {COMMAND_SECONDS:g} s.")
-
-
-async def _death_wrapper() -> tuple[str, ...]:
-    """`WITH_ITS_PARENT` where it works: other makes of setpriv do not know the option."""
-    if shutil.which(WITH_ITS_PARENT[0]) is None:
-        return ()
-    tried = await trio.run_process([*WITH_ITS_PARENT, "true"], capture_stdout=True, capture_stderr=True, check=False)
-    return WITH_ITS_PARENT if tried.returncode == 0 else ()
-
-
-class _Switch:
-    """The switch as a process of its own, in a process group of its own, so that Ctrl-C reaches the demonstration alone."""
-
-    def __init__(self, wrapper: Sequence[str], config: Path, log: Path) -> None:
-        """Forks in the thread that runs trio, which outlives the switch: see `WITH_ITS_PARENT`. Hence no `trio.open_process`."""
-        self.ready = Ready(ready=False, terminals="", admin="", database="")
-        self._log = log
-        reading, writing = os.pipe()
-        self._stdout = trio.lowlevel.FdStream(reading)
-        try:
-            with log.open("wb") as log_file:
-                self._process = subprocess.Popen(
-                    [*wrapper, *_arguments("serve", "--config", str(config))],
-                    stdin=subprocess.DEVNULL,
-                    stdout=writing,
-                    stderr=log_file,
-                    start_new_session=True,
-                )
-        finally:
-            os.close(writing)
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def serving(cls, config: Path, log: Path) -> AsyncIterator["_Switch"]:
-        """Started and ready. At the end of the block it is stopped, by force if need be."""
-        switch = cls(await _death_wrapper(), config, log)
-        try:
-            await switch._wait_until_ready()
-            yield switch
-        finally:
-            with trio.CancelScope(deadline=trio.current_time() + DRAIN_SECONDS, shield=True):
-                switch._process.terminate()
-                await switch._wait()
-            # Whoever is left of the group is past asking. Its database and follower end by themselves without it.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(switch._process.pid, signal.SIGKILL)
-            with trio.CancelScope(deadline=trio.current_time() + DRAIN_SECONDS, shield=True):
-                await switch._wait()
-                await switch._stdout.aclose()
-
-    @contextlib.asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """Raises `DemoFailed` as soon as the switch ends within the block."""
-        ended: int | None = None
-        failure: DemoFailed | None = None
-        async with trio.open_nursery() as nursery:
-
-            async def watch() -> None:
-                nonlocal ended
-                ended = await self._wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(watch)
-            try:
-                yield
-            except DemoFailed as raised:
-                # Carried past the nursery, which would wrap it.
-                failure = raised
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if ended is not None:
-            raise DemoFailed(f"the switch ended with {ended} in the middle.{await self._last_words()}")
-
-    async def stop(self) -> int | None:
-        """SIGTERM, and the exit code; None if it does not end in time."""
-        self._process.terminate()
-        with trio.move_on_after(DRAIN_SECONDS):
-            return await self._wait()
-        return None
-
-    async def _wait(self) -> int:
-        """Until the process has ended: its exit code."""
-        if self._process.poll() is None:
-            descriptor = os.pidfd_open(self._process.pid)
-            try:
-                await trio.lowlevel.wait_readable(descriptor)
-            finally:
-                os.close(descriptor)
-        return self._process.wait()
-
-    async def _wait_until_ready(self) -> None:
-        line = b""
-        with trio.move_on_after(READY_SECONDS):
-            while b"\n" not in line and (data := await self._stdout.receive_some()):
-                line += data
-        try:
-            self.ready = msgspec.json.decode(line.partition(b"\n")[0], type=Ready)
-        except msgspec.DecodeError:
-            raise DemoFailed(f"the switch did not get ready.{await self._last_words()}") from None
-
-    async def _last_words(self) -> str:
-        lines = (await trio.to_thread.run_sync(partial(self._log.read_text, errors="replace"))).splitlines()
-        return "".join(f"\n  | {line}" for line in lines[-LOG_TAIL_LINES:])
 
 
 # --- the lunch --------------------------------------------------------------------------------------------------------------------
@@ -349,7 +143,7 @@ class _Replay:
                 for _, terminal, _ in self._tills:
                     nursery.start_soon(self._sign_on, terminal)
             if self.tally.surprises:
-                raise DemoFailed(self.tally.surprises[0])
+                raise TrialFailed(self.tally.surprises[0])
             await self._lunch()
         finally:
             for _, terminal, _ in self._tills:
@@ -364,7 +158,7 @@ class _Replay:
 
     async def _lunch(self) -> None:
         self._started_at = trio.current_time()
-        with trio.move_on_after(LUNCH_SECONDS / self.speed + OVERTIME_SECONDS) as overtime:
+        with trio.move_on_after(LUNCH.seconds / self.speed + OVERTIME_SECONDS) as overtime:
             async with trio.open_nursery() as display:
                 display.start_soon(self._show_progress)
                 async with trio.open_nursery() as nursery:
@@ -474,7 +268,7 @@ class _Replay:
                         f"to settle {await _unsettled(admin)}",
                     )
                 )
-                await _say(f"\r{text}\x1b[K" if one_line else text, end="" if one_line else "\n")
+                await say(f"\r{text}\x1b[K" if one_line else text, end="" if one_line else "\n")
                 if not one_line or now - seen_at >= 1.0:
                     seen_done, seen, seen_at = done, len(tally.seconds), now
 
@@ -491,15 +285,12 @@ def _expected_codes(card: Card | None, conduct: Conduct, today: datetime.date) -
         return frozenset({"12"})
     if card is None:
         return frozenset({"14"})
-    by_status = {"lost": "41", "frozen": "62", "inactive": "78", "cancelled": "78"}
-    if card.status in by_status:
-        return frozenset({by_status[card.status]})
-    return frozenset({"54"}) if card.expires < today else frozenset({"00", "51"})
+    return card.purchase_answers(today)
 
 
 def _lunch_clock(seconds: float) -> str:
-    began = datetime.datetime.combine(datetime.date.min, LUNCH_BEGINS)
-    return f"{began + datetime.timedelta(seconds=min(int(seconds), LUNCH_SECONDS)):%H:%M:%S}"
+    began = datetime.datetime.combine(datetime.date.min, LUNCH.begins)
+    return f"{began + datetime.timedelta(seconds=min(int(seconds), LUNCH.seconds)):%H:%M:%S}"
 
 
 async def _unsettled(admin: httpx.AsyncClient) -> str:
@@ -510,10 +301,3 @@ async def _unsettled(admin: httpx.AsyncClient) -> str:
         return "?"
     found = re.search(rf"(?m)^{LAG_METRIC} (\S+)$", metrics)
     return f"{float(found[1]):,.0f}" if found else "?"
-
-
-async def _say(text: str, *, end: str = "\n", error: bool = False) -> None:
-    """Writes to the console on a thread: a console that does not take it must not hold the terminals up."""
-    await trio.to_thread.run_sync(
-        partial(print, text, end=end, file=sys.stderr if error else sys.stdout, flush=True), abandon_on_cancel=True
-    )

@@ -1,6 +1,6 @@
 """The terminals' dialect of ISO 8583:1987 (binary), written without a line of the switch's own codec: messages, keys, frames.
 
-The reference terminal (`switch.terminal`) speaks it, and tests that make single messages use it directly. Messages are encoded and
+The reference terminal (`switch.terminal_protocol`) speaks it, and tests that make single messages use it directly. Messages are encoded and
 decoded by pyiso8583, keys and MACs come from `cryptography`.
 
 What always holds:

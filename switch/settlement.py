@@ -1,4 +1,4 @@
-"""The settlement database: everything of the switch that knows SQL.
+"""The settlement database: its tables, and how rows come into them and out again for a comparison (`switch.export` reads a day).
 
 For what: PostgreSQL holds what happened in tables that people and other programs can ask, and follows the journal. It
 decides nothing.

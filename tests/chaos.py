@@ -25,7 +25,8 @@ import trio
 
 from switch._core import Replica
 from switch.settlement import Settlement
-from switch.terminal import Reply, Request, Terminal
+from switch.terminal import Terminal
+from switch.terminal_protocol import Reply, Request
 from tests.conftest import fetch, run_asyncio
 from tests.faults import remake
 from tests.switch_process import MERCHANTS, SHOP, Switch, in_thread, now, report_of, until

@@ -42,7 +42,8 @@ from switch.dialect import (
     sub_elements,
     write_sub_elements,
 )
-from switch.terminal import Terminal, TerminalProtocol
+from switch.terminal import Terminal
+from switch.terminal_protocol import TerminalProtocol
 
 DEADLINE_SECONDS: Final = 60
 """For whatever is waited for; reached only where something is broken."""

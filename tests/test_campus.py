@@ -1,14 +1,12 @@
-"""The made-up college: the same from the same seed, whole, and in the proportions of a real one."""
+"""The made-up college: the same from the same seed, whole, and of a real one's size."""
 
 import csv
 import datetime
-from collections import Counter, defaultdict
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from switch.campus import CARDHOLDERS, TAP_SECONDS_MIN, Campus, Conduct, Payment, college, luhn_digit, lunch
+from switch.campus import CARDHOLDERS, Campus, CampusUnread, college, luhn_digit
 
 TODAY = datetime.date(2026, 11, 22)
 SEED = 7
@@ -19,22 +17,21 @@ def campus() -> Campus:
     return college(SEED, TODAY)
 
 
-@pytest.fixture(scope="module")
-def payments(campus: Campus) -> list[Payment]:
-    return lunch(campus, SEED)
-
-
-def test_the_same_seed_gives_the_same_college_and_lunch(campus: Campus, payments: list[Payment]) -> None:
-    again = college(SEED, TODAY)
-    assert again == campus
-    assert lunch(again, SEED) == payments
+def test_the_same_seed_gives_the_same_college(campus: Campus) -> None:
+    assert college(SEED, TODAY) == campus
     assert college(SEED + 1, TODAY) != campus
-    assert lunch(campus, SEED + 1) != payments
 
 
-def test_its_size(campus: Campus, payments: list[Payment]) -> None:
+def test_its_size(campus: Campus) -> None:
     assert (len(campus.cards), len(campus.merchants), len(campus.terminals)) == (CARDHOLDERS, 60, 230)
-    assert len(payments) == 21_850
+
+
+def test_more_people_than_one_college_has_are_a_group(campus: Campus) -> None:
+    group = college(SEED, TODAY, cardholders=3 * CARDHOLDERS)
+    assert (len(group.merchants), len(group.terminals)) == (180, 690)
+    assert len({terminal.terminal_id for terminal in group.terminals}) == 690
+    assert len({merchant.name for merchant in group.merchants}) == 180
+    assert [terminal.terminal_id for terminal in group.terminals[:230]] == [terminal.terminal_id for terminal in campus.terminals]
 
 
 def test_a_luhn_digit_is_the_published_one() -> None:
@@ -85,52 +82,24 @@ def test_the_files_have_the_headers_and_rows_of_an_import(campus: Campus, tmp_pa
     assert [len(path.read_text().splitlines()) - 1 for path in (merchants, terminals, cards)] == [60, 230, CARDHOLDERS]
 
 
-def test_the_rush(payments: list[Payment]) -> None:
-    assert [payment.at_seconds for payment in payments] == sorted(payment.at_seconds for payment in payments)
-    assert 0 <= payments[0].at_seconds <= payments[-1].at_seconds < 7200
-    by_second = Counter(int(payment.at_seconds) for payment in payments)
-    seconds = [by_second[second] for second in range(7200)]
-    busiest_half_hour = max(sum(seconds[start : start + 1800]) for start in range(0, 5401, 60))
-    assert 6.7 < busiest_half_hour / 1800 < 7.3
-    assert 18 <= max(seconds) <= 24
+def test_what_was_written_is_read_back(campus: Campus, tmp_path: Path) -> None:
+    campus.write(tmp_path)
+    assert Campus.read(tmp_path) == campus
 
 
-def test_where_and_how_much(campus: Campus, payments: list[Payment]) -> None:
-    terminals = {terminal.terminal_id: terminal for terminal in campus.terminals}
-    categories = {merchant.merchant_id: merchant.category for merchant in campus.merchants}
-    by_merchant = Counter(terminals[payment.terminal_id].merchant_id for payment in payments)
-    by_category: Counter[str] = Counter()
-    for merchant_id, count in by_merchant.items():
-        by_category[categories[merchant_id]] += count
-    total = len(payments)
-    assert by_merchant.most_common(1)[0][1] / total == pytest.approx(1 / 3, abs=0.01)
-    assert by_category["canteen"] / total == pytest.approx(0.876 / 0.967, abs=0.01)
-    assert by_category["shop"] / total == pytest.approx(0.080 / 0.967, abs=0.01)
-    assert by_category["office"] == by_category["gate"] == 0
-    assert {terminals[payment.terminal_id].kind for payment in payments} == {"pos", "water", "library"}
-    assert sum(payment.amount for payment in payments) / total == pytest.approx(400, abs=20)
-    assert all(payment.amount > 0 for payment in payments)
-
-
-def test_nobody_is_served_faster_than_a_till_can(payments: list[Payment]) -> None:
-    times: defaultdict[str, list[float]] = defaultdict(list)
-    for payment in payments:
-        times[payment.terminal_id].append(payment.at_seconds)
-    gaps = [later - earlier for moments in times.values() for earlier, later in pairwise(moments)]
-    # Where every till of a place is busy, the next in the queue waits at the one that is free first.
-    assert sum(gap < TAP_SECONDS_MIN for gap in gaps) / len(gaps) < 0.02
-
-
-def test_mishaps_and_strangers_are_few_and_all_there(campus: Campus, payments: list[Payment]) -> None:
-    conducts = Counter(payment.conduct for payment in payments)
-    assert set(conducts) == set(Conduct)
-    assert 0.02 < 1 - conducts[Conduct.ORDINARY] / len(payments) < 0.04
-    known = {card.card_number for card in campus.cards}
-    assert 5 < sum(payment.card_number not in known for payment in payments) < 60
-    assert max(Counter(payment.card_number for payment in payments).values()) == 2
-
-
-def test_a_smaller_college_eats_less() -> None:
-    small = college(SEED, TODAY, cardholders=176)
-    assert len(small.cards) == 176
-    assert len(lunch(small, SEED)) == 218
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("cards.csv", None, "cannot be read"),
+        ("merchants.csv", "terminal_id\n", "its first line is not merchant_id,name,category,fee_bp"),
+        ("merchants.csv", "merchant_id,name,category,fee_bp\nM1,Shop\n", "line 2: 2 fields where the header has 4"),
+        ("merchants.csv", "merchant_id,name,category,fee_bp\nM1,Shop,shop,x\n", "cannot be read: invalid literal"),
+    ],
+)
+def test_files_that_are_no_campus_are_refused(tmp_path: Path, name: str, content: str | None, complaint: str) -> None:
+    college(SEED, TODAY, cardholders=3).write(tmp_path)
+    (tmp_path / name).unlink()
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(CampusUnread, match=complaint):
+        Campus.read(tmp_path)

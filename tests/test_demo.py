@@ -2,16 +2,15 @@
 
 import datetime
 import signal
-from collections import Counter
 from pathlib import Path
 
 import pytest
 import trio
 
-from switch import demo, demo_report
-from switch.campus import Campus, Card, Conduct, Merchant
+from switch import agreement, demo
+from switch.campus import Campus, Card
 from switch.demo import DemoOptions, run_demo
-from switch.demo_report import Books, Tally, verdicts
+from switch.meals import Conduct
 from switch.settlement import Account
 
 TODAY = datetime.date(2026, 11, 22)
@@ -20,43 +19,6 @@ SMALL = {"cardholders": 176, "speed": 3600.0, "seed": 5}
 
 def card(status: str = "active", expires: datetime.date = TODAY) -> Card:
     return Card("6230000000000017", "H0000001", "student", status, expires, 1000, 500)
-
-
-CAMPUS = Campus([Merchant("M1", "First Canteen", "canteen", 0)], [], [card()])
-
-
-def books(merchant: int = 850, cash: int = 650, subsidy: int = 0, settled: int = 850, house: int = -1500) -> Books:
-    accounts = [
-        Account(0, "house", "cash_desk", house, 0),
-        Account(8, "merchant", "M1", merchant, 0),
-        Account(9, "cash", "H0000001", cash, 0),
-        Account(10, "subsidy", "H0000001", subsidy, 0),
-    ]
-    return Books(7, accounts, {"M1": settled}, {"6230000000000017": settled})
-
-
-def tally(fen: int = 850) -> Tally:
-    return Tally(by_merchant=Counter({"M1": fen}), by_card=Counter({"6230000000000017": fen}))
-
-
-def test_equal_sums_leave_nothing_to_say() -> None:
-    assert verdicts(CAMPUS, tally(), books()) == []
-
-
-@pytest.mark.parametrize(
-    ("mine", "others", "findings"),
-    [
-        (tally(849), books(), 2),
-        (tally(), books(settled=851), 2),
-        (tally(), books(merchant=851, house=-1501), 1),
-        (tally(), books(cash=649, house=-1499), 1),
-        (tally(), books(house=-1501), 1),
-        (Tally(), books(), 2),
-        (tally(), books(merchant=0, cash=1000, subsidy=500, settled=0), 2),
-    ],
-)
-def test_each_difference_of_one_fen_is_found(mine: Tally, others: Books, findings: int) -> None:
-    assert len(verdicts(CAMPUS, mine, others)) == findings
 
 
 @pytest.mark.parametrize(
@@ -87,13 +49,13 @@ async def test_a_small_lunch_from_empty_folder_to_verdict(tmp_path: Path, capsys
 async def test_a_terminal_that_counted_wrong_is_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger_sums = demo_report.ledger_sums
+    ledger_sums = agreement.ledger_sums
 
     def one_fen_more(campus: Campus, accounts: list[Account]) -> tuple[dict[str, int], dict[str, int]]:
         takings, spent = ledger_sums(campus, accounts)
         return takings | {"M00000000000001": takings["M00000000000001"] + 1}, spent
 
-    monkeypatch.setattr(demo_report, "ledger_sums", one_fen_more)
+    monkeypatch.setattr(agreement, "ledger_sums", one_fen_more)
     assert await run_demo(DemoOptions(directory=tmp_path / "demo", **SMALL)) == 1  # type: ignore[arg-type]
     assert "NOT EQUAL" in capsys.readouterr().out
 

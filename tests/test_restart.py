@@ -6,14 +6,18 @@ import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 
 from switch._core import Core
 from switch.dialect import encode, frame
-from switch.terminal import Reply, Request, Terminal
+from switch.terminal import Terminal
 from tests.switch_process import CANTEEN, MERCHANTS, Device, Switch, in_thread, now, until
+
+if TYPE_CHECKING:
+    from switch.terminal_protocol import Reply, Request
 
 OPENING = 1_000_000
 

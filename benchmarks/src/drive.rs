@@ -13,6 +13,7 @@ use crate::chance::{Cards, Mix, Popularity};
 use crate::crowd::Crowd;
 use crate::driver::{Driver, Loop, Outcome, Peer, Rules};
 use crate::figures::{export, ledger, percentiles};
+use crate::link::PATIENCE;
 use crate::schedule::{Schedule, Spacing};
 use crate::terminal::{Clock, Memory, Operation};
 
@@ -41,10 +42,14 @@ pub(crate) struct Plan {
     pub(crate) allow_declines: bool,
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
+    /// Without any answer for so long, although some are owed, the run has failed.
+    pub(crate) patience: Duration,
     pub(crate) histogram: bool,
     pub(crate) progress: bool,
     pub(crate) announce: bool,
     pub(crate) replay: Option<PathBuf>,
+    /// Where a replay's answers are written down.
+    pub(crate) answers: Option<PathBuf>,
     pub(crate) speed: f64,
 }
 
@@ -65,10 +70,12 @@ impl Default for Plan {
             allow_declines: false,
             warm_up: Duration::from_millis(500),
             measured: Duration::from_secs(2),
+            patience: PATIENCE,
             histogram: false,
             progress: false,
             announce: false,
             replay: None,
+            answers: None,
             speed: 1.0,
         }
     }
@@ -92,9 +99,11 @@ impl Plan {
             "allow-declines" => self.allow_declines = true,
             "warm-up" => self.warm_up = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
             "seconds" => self.measured = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
+            "patience" => self.patience = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
             "histogram" => self.histogram = true,
             "progress" => self.progress = true,
             "announce" => self.announce = true,
+            "answers" => self.answers = Some(arguments.value()?.into()),
             "replay" => self.replay = Some(arguments.value()?.into()),
             "speed" => self.speed = arguments.value()?.parse_with(|text| number(text, f64::MIN_POSITIVE))?,
             _ => return Ok(false),
@@ -155,10 +164,11 @@ pub(crate) fn drive(plan: &Plan) -> Result<Value, Failure> {
         opens: plan.warm_up.as_nanos() as u64,
         closes: length.as_nanos() as u64,
         progress: plan.progress,
+        patience: plan.patience.as_nanos() as u64,
     };
     let arrivals = Schedule::new(plan.spacing, plan.rate.unwrap_or_default(), terminals as u32, length, fastrand::u64(..));
     let cards = Cards::new(campus.cards, plan.popularity)?;
-    let outcome = Driver::new(rules, &mut crowd, Some(cards), Box::new(arrivals), &mut clock)?.run()?;
+    let outcome = Driver::new(rules, &mut crowd, Some(cards), Box::new(arrivals), &mut clock, None)?.run()?;
     let mut figures = figures(plan, &outcome, &crowd, sign_on)?;
     figures["depth"] = plan.depth.or(plan.rate.is_none().then_some(1)).into();
     if let Some(rate) = plan.rate {

@@ -16,28 +16,30 @@ use std::hint::black_box;
 use std::iter::Peekable;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use switch_core::iso8583::Message;
 use switch_core::iso8583::frame::{self, Split};
-use switch_core::ledger::Response;
 use switch_core::reactor::wall_clock;
 
 use crate::Failure;
+use crate::answers::Answers;
 use crate::chance::{Cards, Mix};
 use crate::crowd::{Crowd, Seat};
 use crate::figures::Tally;
-use crate::link::{Link, PATIENCE};
+use crate::link::Link;
 use crate::schedule::Arrival;
-use crate::terminal::{Clock, Errand, Operation, Request, Stamp, sample_reply};
+use crate::terminal::{Clock, Errand, Operation, Request, Said, Stamp, sample_reply};
 
 const EVENTS_MAX: usize = 1024;
 const READ_BYTES: usize = 64 << 10;
-/// Nanoseconds before something is due in which the driver polls: waking it would take as long.
-const POLLED: u64 = 20_000;
+/// Nanoseconds before something is due in which the driver polls: going to sleep and waking would take as long. Not more: where cores
+/// are shared with the switch, a driver that polls takes them from it, and is set back itself for milliseconds as the one who had most.
+const POLLED: u64 = 5_000;
 /// What is due that is sent before answers have their turn, at most.
 const SENT_AT_ONCE: usize = 64;
 const SECOND: u64 = 1_000_000_000;
@@ -77,6 +79,8 @@ pub(crate) struct Rules {
     pub(crate) closes: u64,
     /// Whether a line is printed each second.
     pub(crate) progress: bool,
+    /// Nanoseconds without any answer, although some are owed, after which the run has failed.
+    pub(crate) patience: u64,
 }
 
 impl Rules {
@@ -101,6 +105,7 @@ pub(crate) struct Driver<'a> {
     crowd: &'a mut Crowd,
     /// None where the schedule names every card.
     cards: Option<Cards>,
+    chance: Rng,
     arrivals: Peekable<Box<dyn Iterator<Item = Arrival> + 'a>>,
     clock: &'a mut Clock,
     stamp: Stamp,
@@ -111,6 +116,8 @@ pub(crate) struct Driver<'a> {
     /// The echo's constant answer.
     expected: Vec<u8>,
     tally: Tally,
+    /// Where each answer is written down, if that was asked for.
+    answers: Option<Answers>,
     /// Answers that are still to come, those to what is held too.
     owed: usize,
     /// Since when nothing has come although something is owed.
@@ -134,6 +141,7 @@ impl<'a> Driver<'a> {
         cards: Option<Cards>,
         arrivals: Box<dyn Iterator<Item = Arrival> + 'a>,
         clock: &'a mut Clock,
+        answers: Option<Answers>,
     ) -> Result<Self, Failure> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (index, link) in crowd.links.iter().enumerate() {
@@ -142,6 +150,7 @@ impl<'a> Driver<'a> {
         Ok(Self {
             crowd,
             cards,
+            chance: Rng::new(),
             arrivals: arrivals.peekable(),
             stamp: clock.stamp(wall_clock()),
             clock,
@@ -151,6 +160,7 @@ impl<'a> Driver<'a> {
             output: Vec::new(),
             expected: sample_reply(),
             tally: Tally::new()?,
+            answers,
             owed: 0,
             quiet_since: 0,
             opened: None,
@@ -196,6 +206,9 @@ impl<'a> Driver<'a> {
                 }
             }
         }
+        if let Some(answers) = self.answers.take() {
+            answers.close()?;
+        }
         let (since, cpu) = self.opened.ok_or("the window never opened")?;
         let (until, cpu_until) = match (self.rules.pace, self.closed) {
             (Loop::Closed, Some(closed)) => closed,
@@ -224,7 +237,9 @@ impl<'a> Driver<'a> {
         let now = self.now();
         self.stamp = self.clock.stamp(wall_clock());
         if self.opened.is_none() && now >= self.rules.opens {
-            self.opened = Some((now, cpu_nanoseconds()));
+            // In the open loop its bounds were set with the schedule, whenever the driver wakes.
+            let since = if self.rules.pace == Loop::Open { self.rules.opens } else { now };
+            self.opened = Some((since, cpu_nanoseconds()));
         }
         if self.closed.is_none() && now >= self.rules.closes {
             self.closed = Some((now, cpu_nanoseconds()));
@@ -232,8 +247,13 @@ impl<'a> Driver<'a> {
         if now >= self.progress.next {
             self.tell_progress(now)?;
         }
-        if self.owed > 0 && now - self.quiet_since >= PATIENCE.as_nanos() as u64 {
-            return Err(format!("{} answers have not come within {} s", self.owed, PATIENCE.as_secs()).into());
+        if self.owed > 0 && now.saturating_sub(self.quiet_since) >= self.rules.patience {
+            return Err(format!(
+                "{} answers have not come within {} s",
+                self.owed,
+                Duration::from_nanos(self.rules.patience).as_secs_f64()
+            )
+            .into());
         }
         Ok(())
     }
@@ -247,7 +267,7 @@ impl<'a> Driver<'a> {
         let now = self.now();
         let mut wake = self.progress.next;
         if self.owed > 0 {
-            wake = wake.min(self.quiet_since + PATIENCE.as_nanos() as u64);
+            wake = wake.min(self.quiet_since.saturating_add(self.rules.patience));
         }
         for bound in [(self.opened.is_none(), self.rules.opens), (self.closed.is_none(), self.rules.closes)] {
             if bound.0 {
@@ -318,7 +338,7 @@ impl<'a> Driver<'a> {
         let seat = &mut self.crowd.seats[index as usize];
         let errand = match (errand, &mut self.cards) {
             (Some(errand), _) => errand,
-            (None, Some(cards)) => draw(self.rules.mix, cards, seat),
+            (None, Some(cards)) => draw(self.rules.mix, cards, seat, &mut self.chance),
             (None, None) => return Err("nothing says what is to be asked".into()),
         };
         if seat.terminal.is_spent() {
@@ -375,14 +395,17 @@ impl<'a> Driver<'a> {
         let Crowd { seats, links } = &mut *self.crowd;
         let request = find(self.rules.peer, &mut links[index], seats, &reply).ok_or("an answer came that nobody had asked for")?;
         let seat = &mut seats[request.seat as usize];
-        let response = check(&self.rules, seat, &request, &reply, message, wire, &self.expected)?;
+        let said = check(&self.rules, seat, &request, &reply, message, wire, &self.expected)?;
         let counts = match self.rules.pace {
             Loop::Closed => self.opened.is_some() && self.closed.is_none(),
             Loop::Open => self.rules.counts(request.due),
         };
-        self.tally.answer(request.operation, response, counts.then(|| now.saturating_sub(request.due)));
+        self.tally.answer(request.operation, said.response, counts.then(|| now.saturating_sub(request.due)));
+        if let Some(answers) = &mut self.answers {
+            answers.write(&request, &seat.terminal, said.response, now)?;
+        }
         let place = request.seat;
-        seat.terminal.take(request, response, &reply, message);
+        seat.terminal.take(request, said, message);
         seat.under_way -= 1;
         if let Some(held) = seat.held.pop_front() {
             self.owed -= 1;
@@ -398,12 +421,12 @@ impl<'a> Driver<'a> {
 
 /// What a terminal asks next. Where it has no purchase yet that it could reverse or repeat, it makes one.
 #[inline]
-fn draw(mix: Mix, cards: &mut Cards, seat: &Seat) -> Errand {
-    match mix.draw() {
-        Operation::Balance => Errand::Balance { card: cards.draw() },
+fn draw(mix: Mix, cards: &mut Cards, seat: &Seat, chance: &mut Rng) -> Errand {
+    match mix.draw(chance) {
+        Operation::Balance => Errand::Balance { card: cards.draw(chance) },
         Operation::Reversal if seat.terminal.can_reverse() => Errand::Reversal,
         Operation::Repeat if seat.terminal.can_repeat() => Errand::Repeat,
-        _ => Errand::purchase(cards.draw()),
+        _ => Errand::purchase(cards.draw(chance), chance),
     }
 }
 
@@ -431,22 +454,22 @@ fn check(
     message: &[u8],
     wire: &[u8],
     expected: &[u8],
-) -> Result<Response, Failure> {
+) -> Result<Said, Failure> {
     let terminal = &seat.terminal;
-    let said = terminal.mistrust(request, reply).and_then(|response| {
-        let doubt = terminal.disbelieve(request, response, reply, message, rules.allow_declines);
-        doubt.map_or(Ok(response), Err)
+    let said = terminal.mistrust(request, reply).and_then(|said| {
+        let doubt = terminal.disbelieve(request, said, message, rules.allow_declines);
+        doubt.map_or(Ok(said), Err)
     });
     match rules.peer {
         Peer::Echo => {
             black_box(said).ok();
-            if wire == expected { Ok(Response::Approved) } else { Err("the echo answered something else".into()) }
+            if wire == expected { Ok(Said::APPROVED) } else { Err("the echo answered something else".into()) }
         }
         Peer::Switch => match said {
             Ok(_) if rules.as_long_as_echo && wire.len() != expected.len() => {
                 Err(format!("an answer has {} bytes and the echo's {}: not comparable", wire.len(), expected.len()).into())
             }
-            Ok(response) => Ok(response),
+            Ok(said) => Ok(said),
             Err(fault) => {
                 let code = reply.text(39).map_or("none".into(), String::from_utf8_lossy);
                 Err(format!("an answer to a {} is not good, {fault}: {reply:?}, response code {code}", request.operation.name())

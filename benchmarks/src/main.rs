@@ -20,6 +20,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use drive::Plan;
 
+mod answers;
 mod campus;
 mod chance;
 mod crowd;
@@ -48,9 +49,10 @@ const USAGE: &str = "switch_benchmarks echo
 switch_benchmarks drive --address HOST:PORT --campus FOLDER [--echo] [--first-terminal N] [--terminals N] [--connections N]
                         [--depth N] [--rate PER_SECOND [--arrivals constant|poisson]] [--warm-up SECONDS] [--seconds SECONDS]
                         [--popularity uniform|zipf:EXPONENT|hot:CARDS:REQUESTS] [--allow-declines]
-                        [--mix purchase=N,balance=N,reversal=N,repeat=N] [--histogram] [--progress] [--announce]
+                        [--mix purchase=N,balance=N,reversal=N,repeat=N] [--patience SECONDS] [--histogram] [--progress]
+                        [--announce]
 switch_benchmarks replay --address HOST:PORT --campus FOLDER --replay FILE.csv [--speed X] [--connections N]
-                        [--allow-declines] [--histogram] [--progress] [--announce]
+                        [--allow-declines] [--answers FILE.csv] [--patience SECONDS] [--histogram] [--progress] [--announce]
 switch_benchmarks drive-postgresql --address HOST:PORT --campus FOLDER [--first-terminal N] [--connections N] [--depth N]
                         [--warm-up SECONDS] [--seconds SECONDS] [--histogram]
 switch_benchmarks drive-redis --script SHA1, and the rest as above

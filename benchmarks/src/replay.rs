@@ -17,6 +17,7 @@ use serde_json::Value;
 use switch_core::card_number::CardNumber;
 
 use crate::Failure;
+use crate::answers::Answers;
 use crate::campus::{Till, read_tills};
 use crate::chance::Mix;
 use crate::crowd::Crowd;
@@ -70,8 +71,10 @@ pub(crate) fn replay(plan: &Plan) -> Result<Value, Failure> {
         opens: 0,
         closes,
         progress: plan.progress,
+        patience: plan.patience.as_nanos() as u64,
     };
-    let outcome = Driver::new(rules, &mut crowd, None, Box::new(arrivals.into_iter()), &mut clock)?.run()?;
+    let answers = plan.answers.as_deref().map(|path| Answers::create(path, plan.speed)).transpose()?;
+    let outcome = Driver::new(rules, &mut crowd, None, Box::new(arrivals.into_iter()), &mut clock, answers)?.run()?;
     let mut figures = figures(plan, &outcome, &crowd, sign_on)?;
     figures["speed"] = plan.speed.into();
     Ok(figures)

@@ -1,0 +1,66 @@
+"""Terminals, ledger and PostgreSQL side by side: equal sums leave nothing to say, and each fen that differs is found."""
+
+import dataclasses
+import datetime
+import subprocess
+
+import pytest
+
+from switch.agreement import Books, differences, verdict_of_command
+from switch.campus import Campus, Card, Merchant
+from switch.settlement import Account
+
+CARD = Card("6230000000000017", "H0000001", "student", "active", datetime.date(2030, 7, 31), 1000, 500)
+CAMPUS = Campus([Merchant("M1", "First Canteen", "canteen", 0)], [], [CARD])
+
+
+def books(merchant: int = 850, cash: int = 650, subsidy: int = 0, settled: int = 850, house: int = -1500) -> Books:
+    accounts = [
+        Account(0, "house", "cash_desk", house, 0),
+        Account(8, "merchant", "M1", merchant, 0),
+        Account(9, "cash", "H0000001", cash, 0),
+        Account(10, "subsidy", "H0000001", subsidy, 0),
+    ]
+    return Books(7, accounts, {"M1": settled}, {"6230000000000017": settled})
+
+
+def found(fen: int, others: Books, campus: Campus = CAMPUS) -> list[str]:
+    """What is said where terminals counted so much at the one merchant, by the one card."""
+    return differences(campus, {"M1": fen}, {CARD.card_number: fen}, others)
+
+
+def test_equal_sums_leave_nothing_to_say() -> None:
+    assert found(850, books()) == []
+
+
+@pytest.mark.parametrize(
+    ("fen", "others", "findings"),
+    [
+        (849, books(), 2),
+        (850, books(settled=851), 2),
+        (850, books(merchant=851, house=-1501), 1),
+        (850, books(cash=649, house=-1499), 1),
+        (850, books(house=-1501), 1),
+        (0, books(), 2),
+        (850, books(merchant=0, cash=1000, subsidy=500, settled=0), 2),
+    ],
+)
+def test_each_difference_of_one_fen_is_found(fen: int, others: Books, findings: int) -> None:
+    assert len(found(fen, others)) == findings
+
+
+def test_purses_are_the_holders_whichever_card_paid() -> None:
+    replaced = Campus(CAMPUS.merchants, [], [CARD, dataclasses.replace(CARD, card_number="6230000000000025", cash=0, subsidy=0)])
+    by_both = {"6230000000000017": 500, "6230000000000025": 350}
+    assert differences(replaced, {"M1": 850}, by_both, books()) == []
+    (finding,) = differences(replaced, {"M1": 850}, by_both | {"6230000000000025": 351}, books())
+    assert "6230000000000017" in finding
+
+
+def test_a_command_is_believed_only_with_its_word_and_its_code() -> None:
+    def verdict(code: int, said: bytes) -> str:
+        return verdict_of_command("`switch verify`", subprocess.CompletedProcess([], code, said, b""), "the journal is not sound")
+
+    assert verdict(0, b'{"ok": true}') == ""
+    for code, said in ((1, b'{"ok": true}'), (0, b'{"ok": false}'), (0, b"{}"), (0, b"")):
+        assert "the journal is not sound" in verdict(code, said)
