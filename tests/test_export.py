@@ -119,7 +119,7 @@ class Day:
 
 
 LEFT_OUT = {"purchase 00": 1, "purchase 12": 1, "purchase 13": 1, "purchase 41": 2, "purchase 57": 1, "reversal 00": 2}
-"""Of the replaced card, an overtaken one, of nothing, of a card lost at noon and one found, subsidy at a shop; what cannot be reversed again."""
+"""Of a replaced card, overtaken, of nothing, of one card lost at noon and one found, subsidy at a shop; what cannot be reversed again."""
 
 TAKEN = {CANTEEN: 850 + 1200 + 200 + 500 + 40 + 70, SHOP: 300}
 """By what is in the export."""
