@@ -9,7 +9,7 @@
 #                                      SEEDS=1 FIRST=4711 TRACE=1 shows one of them, a line an event
 #
 # Each target sets up what it needs inside .venv and does again only what has changed. Needed beforehand:
-# Python 3.11 or later, a Rust toolchain and a C linker, for tests strace and a C++ compiler; what is missing is named before
+# Python 3.11 or later, a Rust toolchain and a C linker, for tests strace, valgrind and a C++ compiler; what is missing is named before
 # anything is begun.
 
 SHELL := /bin/bash
@@ -59,6 +59,8 @@ chaos: test-programs build
 
 # strace stands between tests and the disk. A sandbox may forbid one process to trace another, even its own.
 test-programs:
+	@command -v valgrind >/dev/null || { \
+		echo "make: valgrind is missing, by which tests count instructions; install it (Debian, Ubuntu: apt install valgrind)." >&2; exit 1; }
 	@command -v strace >/dev/null || { \
 		echo "make: strace is missing, by which tests make the disk fail; install it (Debian, Ubuntu: apt install strace)." >&2; exit 1; }
 	@refused=$$(strace -o /dev/null true 2>&1) || { \

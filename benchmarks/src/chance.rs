@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use fastrand::Rng;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution, Zipf};
@@ -73,7 +74,7 @@ impl Cards {
             return Err("the campus has no cards".into());
         }
         if popularity != Popularity::Uniform {
-            fastrand::Rng::with_seed(1).shuffle(&mut numbers);
+            Rng::with_seed(1).shuffle(&mut numbers);
         }
         #[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "a share of millions of cards")]
         let draw = match popularity {
@@ -90,14 +91,14 @@ impl Cards {
 
     /// The next card to come.
     #[inline]
-    pub(crate) fn draw(&mut self) -> CardNumber {
+    pub(crate) fn draw(&mut self, chance: &mut Rng) -> CardNumber {
         let count = self.numbers.len();
         let index = match &mut self.draw {
-            Draw::Uniform => fastrand::usize(..count),
+            Draw::Uniform => chance.usize(..count),
             #[expect(clippy::cast_sign_loss, reason = "a rank is 1 or more")]
             Draw::Zipf(ranks, chance) => (ranks.sample(chance) as usize - 1).min(count - 1),
-            Draw::Hot { cards, requests } if *cards == count || fastrand::f64() < *requests => fastrand::usize(..*cards),
-            Draw::Hot { cards, .. } => fastrand::usize(*cards..count),
+            Draw::Hot { cards, requests } if *cards == count || chance.f64() < *requests => chance.usize(..*cards),
+            Draw::Hot { cards, .. } => chance.usize(*cards..count),
         };
         self.numbers[index]
     }
@@ -113,11 +114,11 @@ impl Mix {
 
     /// The next operation.
     #[inline]
-    pub(crate) fn draw(self) -> Operation {
+    pub(crate) fn draw(self, chance: &mut Rng) -> Operation {
         if self == Self::PURCHASES {
             return Operation::Purchase;
         }
-        let mut ahead = fastrand::u32(..self.0.iter().sum::<u32>());
+        let mut ahead = chance.u32(..self.0.iter().sum::<u32>());
         for (operation, weight) in Operation::ALL.into_iter().zip(self.0) {
             match ahead.checked_sub(weight) {
                 Some(rest) => ahead = rest,
@@ -175,9 +176,10 @@ mod tests {
     /// How often each card came, most often first.
     fn drawn(popularity: &str, count: u64, draws: usize) -> Vec<usize> {
         let mut cards = Cards::new(cards(count), popularity.parse().unwrap()).unwrap();
+        let mut chance = Rng::new();
         let mut times = std::collections::HashMap::new();
         for _ in 0..draws {
-            *times.entry(cards.draw()).or_insert(0) += 1;
+            *times.entry(cards.draw(&mut chance)).or_insert(0) += 1;
         }
         let mut times: Vec<usize> = times.into_values().collect();
         times.sort_unstable_by(|left, right| right.cmp(left));
@@ -215,7 +217,7 @@ mod tests {
     fn which_cards_are_popular_is_the_same_in_every_run() {
         let most = || {
             let mut cards = Cards::new(cards(1000), Popularity::Hot { cards: 0.001, requests: 1.0 }).unwrap();
-            cards.draw()
+            cards.draw(&mut Rng::new())
         };
         assert_eq!(most(), most());
     }
@@ -230,9 +232,10 @@ mod tests {
     #[test]
     fn a_mix_draws_by_weight() {
         let mix: Mix = "purchase=6, balance=3, repeat=1".parse().unwrap();
+        let mut chance = Rng::new();
         let mut times = [0; 4];
         for _ in 0..100_000 {
-            times[mix.draw() as usize] += 1;
+            times[mix.draw(&mut chance) as usize] += 1;
         }
         assert!((58_000..62_000).contains(&times[Operation::Purchase as usize]), "{times:?}");
         assert!((28_500..31_500).contains(&times[Operation::Balance as usize]), "{times:?}");

@@ -13,6 +13,7 @@ use crate::chance::{Cards, Mix, Popularity};
 use crate::crowd::Crowd;
 use crate::driver::{Driver, Loop, Outcome, Peer, Rules};
 use crate::figures::{export, ledger, percentiles};
+use crate::link::PATIENCE;
 use crate::schedule::{Schedule, Spacing};
 use crate::terminal::{Clock, Memory, Operation};
 
@@ -41,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) allow_declines: bool,
     pub(crate) warm_up: Duration,
     pub(crate) measured: Duration,
+    /// Without any answer for so long, although some are owed, the run has failed.
+    pub(crate) patience: Duration,
     pub(crate) histogram: bool,
     pub(crate) progress: bool,
     pub(crate) announce: bool,
@@ -67,6 +70,7 @@ impl Default for Plan {
             allow_declines: false,
             warm_up: Duration::from_millis(500),
             measured: Duration::from_secs(2),
+            patience: PATIENCE,
             histogram: false,
             progress: false,
             announce: false,
@@ -95,6 +99,7 @@ impl Plan {
             "allow-declines" => self.allow_declines = true,
             "warm-up" => self.warm_up = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
             "seconds" => self.measured = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
+            "patience" => self.patience = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
             "histogram" => self.histogram = true,
             "progress" => self.progress = true,
             "announce" => self.announce = true,
@@ -159,6 +164,7 @@ pub(crate) fn drive(plan: &Plan) -> Result<Value, Failure> {
         opens: plan.warm_up.as_nanos() as u64,
         closes: length.as_nanos() as u64,
         progress: plan.progress,
+        patience: plan.patience.as_nanos() as u64,
     };
     let arrivals = Schedule::new(plan.spacing, plan.rate.unwrap_or_default(), terminals as u32, length, fastrand::u64(..));
     let cards = Cards::new(campus.cards, plan.popularity)?;

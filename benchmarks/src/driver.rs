@@ -16,14 +16,14 @@ use std::hint::black_box;
 use std::iter::Peekable;
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use fastrand::Rng;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
 use switch_core::iso8583::Message;
 use switch_core::iso8583::frame::{self, Split};
-use switch_core::ledger::Response;
 use switch_core::reactor::wall_clock;
 
 use crate::Failure;
@@ -31,9 +31,9 @@ use crate::answers::Answers;
 use crate::chance::{Cards, Mix};
 use crate::crowd::{Crowd, Seat};
 use crate::figures::Tally;
-use crate::link::{Link, PATIENCE};
+use crate::link::Link;
 use crate::schedule::Arrival;
-use crate::terminal::{Clock, Errand, Operation, Request, Stamp, sample_reply};
+use crate::terminal::{Clock, Errand, Operation, Request, Said, Stamp, sample_reply};
 
 const EVENTS_MAX: usize = 1024;
 const READ_BYTES: usize = 64 << 10;
@@ -78,6 +78,8 @@ pub(crate) struct Rules {
     pub(crate) closes: u64,
     /// Whether a line is printed each second.
     pub(crate) progress: bool,
+    /// Nanoseconds without any answer, although some are owed, after which the run has failed.
+    pub(crate) patience: u64,
 }
 
 impl Rules {
@@ -102,6 +104,7 @@ pub(crate) struct Driver<'a> {
     crowd: &'a mut Crowd,
     /// None where the schedule names every card.
     cards: Option<Cards>,
+    chance: Rng,
     arrivals: Peekable<Box<dyn Iterator<Item = Arrival> + 'a>>,
     clock: &'a mut Clock,
     stamp: Stamp,
@@ -146,6 +149,7 @@ impl<'a> Driver<'a> {
         Ok(Self {
             crowd,
             cards,
+            chance: Rng::new(),
             arrivals: arrivals.peekable(),
             stamp: clock.stamp(wall_clock()),
             clock,
@@ -240,8 +244,13 @@ impl<'a> Driver<'a> {
         if now >= self.progress.next {
             self.tell_progress(now)?;
         }
-        if self.owed > 0 && now - self.quiet_since >= PATIENCE.as_nanos() as u64 {
-            return Err(format!("{} answers have not come within {} s", self.owed, PATIENCE.as_secs()).into());
+        if self.owed > 0 && now.saturating_sub(self.quiet_since) >= self.rules.patience {
+            return Err(format!(
+                "{} answers have not come within {} s",
+                self.owed,
+                Duration::from_nanos(self.rules.patience).as_secs_f64()
+            )
+            .into());
         }
         Ok(())
     }
@@ -255,7 +264,7 @@ impl<'a> Driver<'a> {
         let now = self.now();
         let mut wake = self.progress.next;
         if self.owed > 0 {
-            wake = wake.min(self.quiet_since + PATIENCE.as_nanos() as u64);
+            wake = wake.min(self.quiet_since.saturating_add(self.rules.patience));
         }
         for bound in [(self.opened.is_none(), self.rules.opens), (self.closed.is_none(), self.rules.closes)] {
             if bound.0 {
@@ -326,7 +335,7 @@ impl<'a> Driver<'a> {
         let seat = &mut self.crowd.seats[index as usize];
         let errand = match (errand, &mut self.cards) {
             (Some(errand), _) => errand,
-            (None, Some(cards)) => draw(self.rules.mix, cards, seat),
+            (None, Some(cards)) => draw(self.rules.mix, cards, seat, &mut self.chance),
             (None, None) => return Err("nothing says what is to be asked".into()),
         };
         if seat.terminal.is_spent() {
@@ -383,17 +392,17 @@ impl<'a> Driver<'a> {
         let Crowd { seats, links } = &mut *self.crowd;
         let request = find(self.rules.peer, &mut links[index], seats, &reply).ok_or("an answer came that nobody had asked for")?;
         let seat = &mut seats[request.seat as usize];
-        let response = check(&self.rules, seat, &request, &reply, message, wire, &self.expected)?;
+        let said = check(&self.rules, seat, &request, &reply, message, wire, &self.expected)?;
         let counts = match self.rules.pace {
             Loop::Closed => self.opened.is_some() && self.closed.is_none(),
             Loop::Open => self.rules.counts(request.due),
         };
-        self.tally.answer(request.operation, response, counts.then(|| now.saturating_sub(request.due)));
+        self.tally.answer(request.operation, said.response, counts.then(|| now.saturating_sub(request.due)));
         if let Some(answers) = &mut self.answers {
-            answers.write(&request, &seat.terminal, response, now)?;
+            answers.write(&request, &seat.terminal, said.response, now)?;
         }
         let place = request.seat;
-        seat.terminal.take(request, response, &reply, message);
+        seat.terminal.take(request, said, message);
         seat.under_way -= 1;
         if let Some(held) = seat.held.pop_front() {
             self.owed -= 1;
@@ -409,12 +418,12 @@ impl<'a> Driver<'a> {
 
 /// What a terminal asks next. Where it has no purchase yet that it could reverse or repeat, it makes one.
 #[inline]
-fn draw(mix: Mix, cards: &mut Cards, seat: &Seat) -> Errand {
-    match mix.draw() {
-        Operation::Balance => Errand::Balance { card: cards.draw() },
+fn draw(mix: Mix, cards: &mut Cards, seat: &Seat, chance: &mut Rng) -> Errand {
+    match mix.draw(chance) {
+        Operation::Balance => Errand::Balance { card: cards.draw(chance) },
         Operation::Reversal if seat.terminal.can_reverse() => Errand::Reversal,
         Operation::Repeat if seat.terminal.can_repeat() => Errand::Repeat,
-        _ => Errand::purchase(cards.draw()),
+        _ => Errand::purchase(cards.draw(chance), chance),
     }
 }
 
@@ -442,22 +451,22 @@ fn check(
     message: &[u8],
     wire: &[u8],
     expected: &[u8],
-) -> Result<Response, Failure> {
+) -> Result<Said, Failure> {
     let terminal = &seat.terminal;
-    let said = terminal.mistrust(request, reply).and_then(|response| {
-        let doubt = terminal.disbelieve(request, response, reply, message, rules.allow_declines);
-        doubt.map_or(Ok(response), Err)
+    let said = terminal.mistrust(request, reply).and_then(|said| {
+        let doubt = terminal.disbelieve(request, said, message, rules.allow_declines);
+        doubt.map_or(Ok(said), Err)
     });
     match rules.peer {
         Peer::Echo => {
             black_box(said).ok();
-            if wire == expected { Ok(Response::Approved) } else { Err("the echo answered something else".into()) }
+            if wire == expected { Ok(Said::APPROVED) } else { Err("the echo answered something else".into()) }
         }
         Peer::Switch => match said {
             Ok(_) if rules.as_long_as_echo && wire.len() != expected.len() => {
                 Err(format!("an answer has {} bytes and the echo's {}: not comparable", wire.len(), expected.len()).into())
             }
-            Ok(response) => Ok(response),
+            Ok(said) => Ok(said),
             Err(fault) => {
                 let code = reply.text(39).map_or("none".into(), String::from_utf8_lossy);
                 Err(format!("an answer to a {} is not good, {fault}: {reply:?}, response code {code}", request.operation.name())

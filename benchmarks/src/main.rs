@@ -6,6 +6,8 @@
 //! | `drive` | drives terminals against the switch or the echo, prints one JSON object |
 //! | `replay` | asks of the switch what a file says, prints one JSON object |
 //! | `in-process` | times the core alone, prints one JSON object |
+//! | `instructions` | does the same work every time, for counting its instructions |
+//! | `memory` | measures what cards and remembered identities take, prints one JSON object |
 //! | `startup` | times starts on a journal that it makes, prints one JSON object |
 //!
 //! A debug build refuses to measure: its figures would mislead. `--rehearsal` lets it run all the same, for tests.
@@ -26,7 +28,10 @@ mod driver;
 mod echo;
 mod figures;
 mod in_process;
+mod instructions;
 mod link;
+mod made;
+mod memory;
 mod replay;
 mod schedule;
 mod startup;
@@ -39,10 +44,13 @@ const USAGE: &str = "switch_benchmarks echo
 switch_benchmarks drive --address HOST:PORT --campus FOLDER [--echo] [--first-terminal N] [--terminals N] [--connections N]
                         [--depth N] [--rate PER_SECOND [--arrivals constant|poisson]] [--warm-up SECONDS] [--seconds SECONDS]
                         [--popularity uniform|zipf:EXPONENT|hot:CARDS:REQUESTS] [--allow-declines]
-                        [--mix purchase=N,balance=N,reversal=N,repeat=N] [--histogram] [--progress] [--announce]
+                        [--mix purchase=N,balance=N,reversal=N,repeat=N] [--patience SECONDS] [--histogram] [--progress]
+                        [--announce]
 switch_benchmarks replay --address HOST:PORT --campus FOLDER --replay FILE.csv [--speed X] [--connections N]
-                        [--allow-declines] [--answers FILE.csv] [--histogram] [--progress] [--announce]
+                        [--allow-declines] [--answers FILE.csv] [--patience SECONDS] [--histogram] [--progress] [--announce]
 switch_benchmarks in-process --campus FOLDER [--purchases N]
+switch_benchmarks instructions [--count N]
+switch_benchmarks memory [--cards N] [--identities N]
 switch_benchmarks startup --folder FOLDER [--records N] [--cards N] [--batch N]
 all: [--rehearsal]";
 
@@ -61,8 +69,11 @@ fn run() -> Result<(), Failure> {
     let mut rehearsal = false;
     let mut purchases = 1_000_000;
     let mut folder = None;
-    let mut scale = startup::Scale { records: 10_000_000, cards: 1_000_000, batch: 256 };
     let mut plan = Plan::default();
+    let mut scale = startup::Scale { records: 10_000_000, cards: 0, batch: 256 };
+    let mut count = 2_048;
+    let mut cards = 1_000_000;
+    let mut identities = 20_000_000;
     let mut arguments = Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
@@ -71,7 +82,9 @@ fn run() -> Result<(), Failure> {
             Arg::Long("purchases") => purchases = arguments.value()?.parse()?,
             Arg::Long("folder") => folder = Some(arguments.value()?),
             Arg::Long("records") => scale.records = arguments.value()?.parse()?,
-            Arg::Long("cards") => scale.cards = arguments.value()?.parse()?,
+            Arg::Long("count") => count = arguments.value()?.parse()?,
+            Arg::Long("cards") => cards = arguments.value()?.parse()?,
+            Arg::Long("identities") => identities = arguments.value()?.parse()?,
             Arg::Long("batch") => scale.batch = arguments.value()?.parse()?,
             Arg::Long("help") => {
                 println!("{USAGE}");
@@ -103,8 +116,17 @@ fn run() -> Result<(), Failure> {
             println!("{}", in_process::measure(&plan.campus, purchases)?);
             Ok(())
         }
+        Some("instructions") => {
+            println!("{}", instructions::run(count)?);
+            Ok(())
+        }
+        Some("memory") => {
+            println!("{}", memory::measure(cards, identities)?);
+            Ok(())
+        }
         Some("startup") => {
             let folder = folder.ok_or("startup needs --folder")?;
+            scale.cards = cards;
             println!("{}", startup::measure(folder.as_ref(), &scale)?);
             Ok(())
         }

@@ -71,6 +71,7 @@ pub(crate) fn replay(plan: &Plan) -> Result<Value, Failure> {
         opens: 0,
         closes,
         progress: plan.progress,
+        patience: plan.patience.as_nanos() as u64,
     };
     let answers = plan.answers.as_deref().map(|path| Answers::create(path, plan.speed)).transpose()?;
     let outcome = Driver::new(rules, &mut crowd, None, Box::new(arrivals.into_iter()), &mut clock, answers)?.run()?;

@@ -110,8 +110,8 @@ pub(crate) enum Errand {
 impl Errand {
     /// A purchase for some yuan.
     #[inline]
-    pub(crate) fn purchase(card: CardNumber) -> Self {
-        Self::Purchase { card, amount: fastrand::u64(1..=AMOUNT_MAX) }
+    pub(crate) fn purchase(card: CardNumber, chance: &mut fastrand::Rng) -> Self {
+        Self::Purchase { card, amount: chance.u64(1..=AMOUNT_MAX) }
     }
 }
 
@@ -159,6 +159,20 @@ impl Request {
             _ => 0,
         }
     }
+}
+
+/// What an answer says.
+#[derive(Clone, Copy)]
+pub(crate) struct Said {
+    /// DE39.
+    pub(crate) response: Response,
+    /// DE37; 0 where there is none.
+    transaction: u64,
+}
+
+impl Said {
+    /// What the echo's answers stand for.
+    pub(crate) const APPROVED: Self = Self { response: Response::Approved, transaction: 0 };
 }
 
 /// What a terminal's answers come to: what the ledger must hold of it.
@@ -357,7 +371,7 @@ impl Terminal {
     /// What an answer says, or what is wrong with it. All of it is looked at whatever is wrong first, so that a bare echo's
     /// answers cost the driver the same.
     #[inline]
-    pub(crate) fn mistrust(&self, request: &Request, reply: &Message<'_>) -> Result<Response, &'static str> {
+    pub(crate) fn mistrust(&self, request: &Request, reply: &Message<'_>) -> Result<Said, &'static str> {
         let number = |element: u8, expected: u64| reply.number(element) == Some(expected);
         let code = reply.text(39).unwrap_or_default();
         let response = if code == b"00" {
@@ -367,12 +381,12 @@ impl Terminal {
         };
         let approved = response == Some(Response::Approved);
         let balance = request.operation == Operation::Balance;
-        let transaction = reply.text(37).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        let transaction = reply.text(37).and_then(number_of);
         let content = if balance { number(3, 310_000) && !reply.has(4) } else { number(3, 0) && number(4, request.amount) };
-        let numbers = match transaction {
-            _ if balance => !reply.has(37) && !reply.has(38),
-            Some(digits) => reply.text(38) == approved.then_some(&digits[6..]),
-            None => false,
+        let numbers = if balance {
+            !reply.has(37) && !reply.has(38)
+        } else {
+            transaction.is_some() && reply.text(38) == reply.text(37).map(|digits| &digits[6..]).filter(|_| approved)
         };
         // An undone purchase with an unknown card has no purses to show.
         let stranger = request.original.as_ref().is_some_and(|original| original.response == Response::NoSuchCard);
@@ -390,7 +404,7 @@ impl Terminal {
         ];
         let fault = checks.into_iter().find(|(good, _)| !good).map(|(_, fault)| fault);
         match (fault, response) {
-            (None, Some(response)) => Ok(response),
+            (None, Some(response)) => Ok(Said { response, transaction: transaction.unwrap_or_default() }),
             (fault, _) => Err(fault.unwrap_or("its response code is none")),
         }
     }
@@ -399,14 +413,8 @@ impl Terminal {
     /// response may come, that a repeat is answered as the first was, that transaction numbers rise. `message` is the answer's
     /// bytes from the MTI on.
     #[inline]
-    pub(crate) fn disbelieve(
-        &self,
-        request: &Request,
-        response: Response,
-        reply: &Message<'_>,
-        message: &[u8],
-        allow_declines: bool,
-    ) -> Option<&'static str> {
+    pub(crate) fn disbelieve(&self, request: &Request, said: Said, message: &[u8], allow_declines: bool) -> Option<&'static str> {
+        let response = said.response;
         let purchased = matches!(request.operation, Operation::Purchase | Operation::Balance);
         if response != Response::Approved && !(purchased && allow_declines && DECLINES.contains(&response)) {
             let repeated = request.original.as_ref().filter(|_| request.operation == Operation::Repeat);
@@ -418,7 +426,7 @@ impl Terminal {
             (Operation::Repeat, Some(original)) if original.answer != content_of(message) => {
                 Some("a repeat is answered otherwise than the first")
             }
-            (Operation::Purchase | Operation::Reversal, _) if transaction_of(reply) <= self.transaction => {
+            (Operation::Purchase | Operation::Reversal, _) if said.transaction <= self.transaction => {
                 Some("its transaction number does not rise")
             }
             _ => None,
@@ -427,11 +435,12 @@ impl Terminal {
 
     /// Takes note of an answer that was found good.
     #[inline]
-    pub(crate) fn take(&mut self, request: Request, response: Response, reply: &Message<'_>, message: &[u8]) {
+    pub(crate) fn take(&mut self, request: Request, said: Said, message: &[u8]) {
+        let response = said.response;
         match request.operation {
             Operation::Purchase => {
                 let approved = response == Response::Approved;
-                self.transaction = transaction_of(reply);
+                self.transaction = said.transaction;
                 self.totals.records += 1;
                 if approved {
                     self.totals.approved += 1;
@@ -445,7 +454,7 @@ impl Terminal {
             }
             Operation::Balance => {}
             Operation::Reversal => {
-                self.transaction = transaction_of(reply);
+                self.transaction = said.transaction;
                 self.totals.records += 1;
                 let mut original = request.original.expect("a reversal has an original");
                 if original.stands {
@@ -474,20 +483,27 @@ fn content_of(message: &[u8]) -> &[u8] {
     message.get(MTI_BYTES..message.len().saturating_sub(MAC_BYTES)).unwrap_or_default()
 }
 
-/// DE37, or 0.
+/// The number that twelve digits say.
 #[inline]
-fn transaction_of(reply: &Message<'_>) -> u64 {
-    reply.text(37).unwrap_or_default().iter().fold(0, |number, digit| number * 10 + u64::from(digit & 15))
+fn number_of(text: &[u8]) -> Option<u64> {
+    let digits: &[u8; 12] = text.try_into().ok()?;
+    // Without a way out in the middle, so that it is a few wide instructions.
+    let decimal = digits.iter().fold(true, |decimal, digit| decimal & digit.is_ascii_digit());
+    decimal.then(|| digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit & 15)))
 }
 
 /// Whether DE54 has a cash purse and a subsidy purse.
 #[inline]
 fn are_purses(text: &[u8]) -> bool {
-    let (purses, rest) = text.as_chunks::<20>();
     let is = |purse: &[u8; 20], kind: &[u8; 7]| {
-        purse[..7] == *kind && matches!(purse[7], b'C' | b'D') && purse[8..].iter().all(u8::is_ascii_digit)
+        purse[..7] == *kind
+            && matches!(purse[7], b'C' | b'D')
+            && purse[8..].iter().fold(true, |all, digit| all & digit.is_ascii_digit())
     };
-    matches!(purses, [cash, subsidy] if is(cash, b"1002156") && is(subsidy, b"2002156")) && rest.is_empty()
+    match text.as_chunks::<20>() {
+        ([cash, subsidy], []) => is(cash, b"1002156") && is(subsidy, b"2002156"),
+        _ => false,
+    }
 }
 
 /// A purchase's answer with its frame, as long as the switch's: what the bare echo sends.
