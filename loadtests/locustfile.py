@@ -86,7 +86,8 @@ class Lunch:
                 self._first.append((entry.offset_ms, rows[entry.terminal_id]))
         if not self.entries:
             raise ValueError(f"{self._replay}: there is nothing to replay")
-        self._queues: dict[str, SimpleQueue[Entry]] = {terminal_id: SimpleQueue() for terminal_id in seen}
+        self._queues: dict[str, SimpleQueue[Entry]] = {}
+        self._dealing: gevent.Greenlet[..., None] | None = None
         self._wanted = self._opened = 0
         self.begins_at = 0.0
         self.settled = 0
@@ -95,9 +96,14 @@ class Lunch:
         self._answers = RowWriter(options.answers, CSV_HEADER) if options.answers else None
 
     def begin(self) -> None:
-        """From now on time passes."""
+        """From now on time passes. Where Locust's page has the run begin again, all of it does."""
+        if self._dealing is not None:
+            self._dealing.kill()
+        self._wanted = self._opened = self.settled = 0
+        self._queues = {row.terminal_id: SimpleQueue() for _, row in self._first}
         self.begins_at = time.perf_counter() + BEGINS_SECONDS
-        gevent.spawn(self._deal).link_exception(lambda failed: _log.error("the replay cannot be read on: %s", failed.exception))
+        self._dealing = gevent.spawn(self._deal)
+        self._dealing.link_exception(lambda failed: _log.error("the replay cannot be read on: %s", failed.exception))
 
     def _deal(self) -> None:
         for number, entry in enumerate(read_entries(self._replay)):

@@ -36,8 +36,8 @@ from switch.trial import Ready, TrialFailed, interruptible, on_trial, say, worki
 
 __all__ = ["DemoOptions", "run_demo"]
 
-SPEED: Final = 90.0
-"""Lunch seconds a second: an hour and a half in one minute."""
+SPEED: Final = 80.0
+"""Lunch seconds a second: eighty minutes in one."""
 
 PROGRESS_SECONDS: Final = 5.0
 """Between two lines of progress where they are kept; a terminal's one line is renewed four times a second."""

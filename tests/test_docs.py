@@ -37,9 +37,10 @@ from switch.dialect import (
 )
 from switch.follow import Progress
 from switch.metrics import Connections, Histogram, JournalStatistics, Statistics, exposition
+from switch.replay import CSV_HEADER, REPLAY_NAME, Operation, read_entries
 
 ROOT: Final = Path(__file__).parent.parent
-PAGES: Final = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES: Final = (ROOT / "README.md", ROOT / "loadtests" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PROTOCOL: Final = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 OPERATING: Final = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 VECTORS: Final[dict[str, Any]] = json.loads((ROOT / "tests" / "vectors.json").read_text(encoding="utf-8"))
@@ -317,6 +318,14 @@ def test_the_files_shown_can_be_imported(tmp_path: Path) -> None:
     assert described == fields
 
 
+def test_the_replay_shown_can_be_read(tmp_path: Path) -> None:
+    (text,) = blocks((ROOT / "loadtests" / "README.md").read_text(encoding="utf-8"), "csv").values()
+    (tmp_path / REPLAY_NAME).write_text(text, encoding="utf-8")
+    assert {entry.operation for entry in read_entries(tmp_path / REPLAY_NAME)} == set(Operation)
+    described = rows(section((ROOT / "loadtests" / "README.md").read_text(encoding="utf-8"), "The replay format"))
+    assert [row[0].strip("`") for row in described] == CSV_HEADER.split(",")
+
+
 def exported_metrics() -> set[str]:
     histogram = Histogram(bounds=[1], counts=[1, 0], sum=1, count=1)
     statistics = Statistics(
@@ -424,6 +433,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_folders_and_files_that_are_named_exist(page: Path) -> None:
     named = {
-        span for span in spans(page.read_text(encoding="utf-8")) if re.fullmatch(r"(?:core_rs|switch|tests|benchmarks|docs)/[\w./]+", span)
+        span
+        for span in spans(page.read_text(encoding="utf-8"))
+        if re.fullmatch(r"(?:core_rs|switch|tests|benchmarks|loadtests|docs)/[\w./]+", span)
     }
     assert not [name for name in named if not (ROOT / name).exists()]

@@ -17,7 +17,7 @@ from loadtests.answers import Answer, count, read_answers
 from loadtests.generate import generate
 from loadtests.load import Options, load
 from loadtests.report import Result, percentile
-from loadtests.till import Expectations, Till, WrongAnswer
+from loadtests.till import STANS_A_SECOND, Expectations, Till, WrongAnswer
 from switch import agreement
 from switch.agreement import Books
 from switch.campus import Campus, CampusUnread, Card, Merchant, TerminalRow, write_rows
@@ -275,6 +275,13 @@ def test_an_answer_that_is_not_good_is_not_taken(
 ) -> None:
     with till_at(change, mac=mac) as till, pytest.raises(failure, match=words):
         till.ask(PURCHASE, EXPECTED.answers("purchase", CARD.card_number))
+
+
+def test_a_tills_numbers_go_on_with_the_day() -> None:
+    """So that it may come back on the same day: a number that it has used stands for what it asked then."""
+    hours = [datetime.timezone(datetime.timedelta(hours=hour)) for hour in (0, 1)]
+    now, later = (int(Till(TILL, ("127.0.0.1", 1), hour, 1.0)._protocol.balance(datetime.datetime.now(hour), "17").stan) for hour in hours)
+    assert (later - now) % (86_400 * STANS_A_SECOND) == pytest.approx(3600 * STANS_A_SECOND, abs=2 * STANS_A_SECOND)
 
 
 def test_what_may_be_answered() -> None:

@@ -106,9 +106,9 @@ def test_the_same_seed_gives_the_same_files(lunch: Path, tmp_path: Path) -> None
 def test_lunch_has_its_rush(lunch: Path) -> None:
     by_second = Counter(entry.offset_ms // 1000 for entry in first_asked(lunch))
     assert by_second.total() == 21_850
-    assert max(by_second) < 5400
-    seconds = [by_second[second] for second in range(5400)]
-    assert max(sum(seconds[start : start + 1800]) for start in range(0, 3601, 60)) / 1800 == pytest.approx(7, abs=0.3)
+    assert max(by_second) < 4800
+    seconds = [by_second[second] for second in range(4800)]
+    assert max(sum(seconds[start : start + 1800]) for start in range(0, 3001, 60)) / 1800 == pytest.approx(7, abs=0.3)
     assert 18 <= max(seconds) <= 24
 
 
