@@ -30,6 +30,9 @@ NOBODY: Final = "postgresql://switch@127.0.0.1:1/switch"
 """No database answers there: the follower waits, and the figures are those of authorization alone."""
 
 STOP_SECONDS: Final = 60.0
+NOTICED_SECONDS: Final = 0.1
+KERNEL_THREADS: Final = 2
+"""The process whose children they are; in a container there is none to be seen."""
 
 Figures = dict[str, Any]
 """What was measured, as it goes into the JSON."""
@@ -65,6 +68,8 @@ class Process:
     def cpu_seconds(self) -> float:
         """Of all its threads; with `tree` of its children too, those that have ended included."""
         if self._tree:
+            # A process that ends with its connection is counted as its parent's once that has noticed.
+            time.sleep(NOTICED_SECONDS)
             return sum(_cpu_seconds(pid, ended_children=True) for pid in (self.pid, *descendants(self.pid)))
         return _cpu_seconds(self.pid)
 
@@ -317,10 +322,14 @@ def kernel_bytes() -> int:
 
 
 def _busy_seconds() -> float:
-    """CPU time that this whole machine has spent on anything, and that its host has kept from it."""
+    """CPU time that this machine has spent on any program, and that its host has kept from it.
+
+    The kernel's own threads are left out: what they do for whoever writes to the disk is not others' work.
+    """
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     user, nice, system, _, _, interrupts, soft_interrupts, steal = map(int, fields[1:9])
-    return (user + nice + system + interrupts + soft_interrupts + steal) / os.sysconf("SC_CLK_TCK")
+    busy = user + nice + system + interrupts + soft_interrupts + steal
+    return busy / os.sysconf("SC_CLK_TCK") - sum(map(_cpu_seconds, descendants(KERNEL_THREADS)))
 
 
 def _children_cpu_seconds() -> float:
