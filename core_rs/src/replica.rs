@@ -366,7 +366,7 @@ impl Rows {
         for &index in &self.cards {
             let card = &registry.cards[index];
             let holder = registry.holder_of(card);
-            touched.extend([holder.cash(), holder.subsidy()]);
+            touched.extend([holder.purses.cash(), holder.purses.subsidy()]);
             cards
                 .row()
                 .text(card.number.digits().as_str())
@@ -378,7 +378,12 @@ impl Rows {
         }
         let entered: BTreeSet<u32> = self.cards.iter().map(|&card| registry.cards[card].holder).collect();
         for holder in entered.iter().map(|&holder| &registry.holders[holder]) {
-            holders.row().text(holder.id.as_str()).i32(holder.cash().cast_signed()).i32(holder.subsidy().cast_signed()).end();
+            holders
+                .row()
+                .text(holder.id.as_str())
+                .i32(holder.purses.cash().cast_signed())
+                .i32(holder.purses.subsidy().cast_signed())
+                .end();
         }
         for &index in &self.merchants {
             let merchant = &registry.merchants[index];

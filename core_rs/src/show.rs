@@ -42,18 +42,18 @@ pub fn show(ledger: &Ledger, kind: &str, identifier: &str) -> Option<Value> {
 
 fn card(ledger: &Ledger, card: &Card) -> Value {
     let holder = ledger.registry().holder_of(card);
-    let [cash, subsidy] = ledger.available(holder);
+    let [cash, subsidy] = ledger.available(holder.purses);
     json!({
         "card": card.number.digits().as_str(),
         "holder": holder.id.as_str(),
         "class": card.class.name(),
         "status": card.status.name(),
         "expires": card.expires.to_string(),
-        "cash": ledger.accounts().balance(holder.cash()),
-        "subsidy": ledger.accounts().balance(holder.subsidy()),
+        "cash": ledger.accounts().balance(holder.purses.cash()),
+        "subsidy": ledger.accounts().balance(holder.purses.subsidy()),
         "available_cash": cash,
         "available_subsidy": subsidy,
-        "holds": ledger.accounts().balance(holder.cash()) - cash,
+        "holds": ledger.accounts().balance(holder.purses.cash()) - cash,
         "last_activity": (card.last_activity > 0).then_some(card.last_activity),
         "position": ledger.position(),
     })

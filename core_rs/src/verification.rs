@@ -136,7 +136,7 @@ impl Verifier {
                 Owner::Cash(holder) | Owner::Subsidy(holder) => &self.ledger.registry().holders[holder],
                 _ => unreachable!("it is a purse"),
             };
-            let after = [holder.cash(), holder.subsidy()].map(|purse| self.books[purse as usize]);
+            let after = [holder.purses.cash(), holder.purses.subsidy()].map(|purse| self.books[purse as usize]);
             if outcome.after != Some(after) {
                 return Err(format!("it tells of purses {:?} where {after:?} are left", outcome.after));
             }
@@ -160,8 +160,8 @@ impl Verifier {
             return Err(format!("{} holds {balance} fen, beyond its ceiling of {ceiling}", self.name(account)));
         }
         let held = match accounts.owner(account) {
-            Owner::Cash(holder) => balance - self.ledger.available(&self.ledger.registry().holders[holder])[0],
-            Owner::Subsidy(holder) => balance - self.ledger.available(&self.ledger.registry().holders[holder])[1],
+            Owner::Cash(holder) => balance - self.ledger.available(self.ledger.registry().holders[holder].purses)[0],
+            Owner::Subsidy(holder) => balance - self.ledger.available(self.ledger.registry().holders[holder].purses)[1],
             Owner::House(_) | Owner::Merchant(_) => 0,
         };
         if held < 0 {

@@ -194,7 +194,7 @@ fn opening_balances_are_posted_once() {
     let row =
         |number: &str, status: &str, opening: &str| format!("{CARD_HEADER}\n{number},H1,student,{status},2027-01-01,{opening}\n");
     take(&mut authorizer, &row("1", "active", "70,5"));
-    let purses = |authorizer: &Core| authorizer.ledger().available(holder(authorizer, "1"));
+    let purses = |authorizer: &Core| authorizer.ledger().available(holder(authorizer, "1").purses);
     assert_eq!((purses(&authorizer), authorizer.ledger().accounts().sum()), ([70, 5], 0));
     // Changed, changed back, a second card: with the same balances or with none, nothing is posted again.
     for (number, status, opening) in

@@ -96,7 +96,7 @@ fn balances(ledger: &Ledger) -> Vec<i64> {
 fn purses(ledger: &Ledger, number: &str) -> Option<[i64; 2]> {
     let registry = ledger.registry();
     let card = registry.cards.find(&card(number))?;
-    Some(ledger.available(registry.holder_of(&registry.cards[card])))
+    Some(ledger.available(registry.cards[card].purses))
 }
 
 /// A row: terminal | STAN | what | card | amount | answer | cash and subsidy paid or given back | both afterwards.
@@ -139,7 +139,7 @@ fn run(ledger: &mut Ledger, table: &str) {
             assert!(cells[3] == "-" || purses(ledger, cells[3]) == Some(pair(cells[7])), "{row}");
         }
         let merchant: u64 = ["CANTEEN", "SHOP"].into_iter().map(|id| takings(ledger, id)).sum();
-        let purses: i64 = ledger.registry().holders.rows().iter().flat_map(|holder| ledger.available(holder)).sum();
+        let purses: i64 = ledger.registry().holders.rows().iter().flat_map(|holder| ledger.available(holder.purses)).sum();
         let opened: i64 = ledger.registry().holders.rows().iter().flat_map(|holder| holder.opening).sum();
         assert_eq!(opened - purses, merchant.cast_signed(), "{row}: what the purses lack, the merchants have");
         let (_, remembered) = ledger.recall(command.request().expect("a request").identity).expect("every decision is remembered");

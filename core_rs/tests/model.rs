@@ -212,7 +212,7 @@ proptest! {
             let registry = ledger.registry();
             for (holder, ..) in OPENED {
                 let index = registry.holders.find(&HolderId::new(holder).expect("short")).expect("a known holder");
-                prop_assert_eq!(Some(ledger.available(&registry.holders[index])), model.purses(holder), "{}", holder);
+                prop_assert_eq!(Some(ledger.available(registry.holders[index].purses)), model.purses(holder), "{}", holder);
             }
             for (merchant, takings) in ["M-CANTEEN", "M-SHOP"].into_iter().zip(model.takings) {
                 let index = registry.merchants.find(&MerchantId::new(merchant).expect("short")).expect("a known merchant");

@@ -31,6 +31,8 @@ const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 struct Switch {
     reactor: Reactor,
     folder: tempfile::TempDir,
+    /// What the last wave said: there is more to do at once.
+    more: bool,
 }
 
 fn open(folder: &Path, bounds: Bounds) -> Reactor {
@@ -53,7 +55,7 @@ impl Switch {
             import(reactor.authorizer_mut(), wall_clock(), "file.csv", content.as_bytes()).expect("a good file");
             reactor.after_command();
         }
-        Self { reactor, folder }
+        Self { reactor, folder, more: false }
     }
 
     fn connect(&mut self) -> TcpStream {
@@ -63,11 +65,11 @@ impl Switch {
         peer
     }
 
-    /// One wave when there is something to do.
+    /// A wave as the gateway calls it: at once where the last one said that there is more, else when there is something to do.
     fn wave(&mut self) {
         let mut descriptors = [PollFd::from_borrowed_fd(self.reactor.descriptor(), PollFlags::IN)];
-        assert_eq!(poll(&mut descriptors, Some(&PATIENCE)), Ok(1), "the switch has nothing to do");
-        self.reactor.wave(0);
+        assert!(self.more || poll(&mut descriptors, Some(&PATIENCE)) == Ok(1), "the switch has nothing to do");
+        self.more = self.reactor.wave(0);
     }
 
     fn serve_until(&mut self, mut done: impl FnMut(&Reactor) -> bool) {
@@ -399,7 +401,7 @@ fn what_was_kept_for_slow_readers_is_given_back_when_they_have_read() {
         loop {
             let at = sent(&switch);
             while peer.read(&mut [0; 4096]).is_ok() {}
-            switch.reactor.wave(0);
+            switch.more = switch.reactor.wave(0);
             if sent(&switch) == at {
                 break;
             }
@@ -534,13 +536,13 @@ fn draining_answers_what_has_come_and_takes_nothing_more() {
         assert!(switch.ends(peer));
     }
     let digest = switch.reactor.authorizer().ledger().digest();
-    let Switch { reactor, folder } = switch;
+    let Switch { reactor, folder, .. } = switch;
     drop(reactor);
     let found = verify(folder.path(), None);
     assert!(found.ok, "{found:?}");
     assert_eq!((found.state_digest, found.sum), (blake3::Hash::from_bytes(digest).to_hex().to_string(), 0));
     // The next start knows the session, the balances and what was decided.
-    let mut switch = Switch { reactor: open(folder.path(), BOUNDS), folder };
+    let mut switch = Switch { reactor: open(folder.path(), BOUNDS), folder, more: false };
     assert_eq!(switch.reactor.authorizer().ledger().digest(), digest);
     let mut peer = switch.connect();
     for (stan, purses) in [(10, None), (50, Some([1000, 9000 - 9]))] {
@@ -577,7 +579,7 @@ fn draining_ends_when_every_peer_has_its_answers() {
     let position = switch.reactor.authorizer().log().position();
     for stan in 10..1010 {
         peer.write_all(&switch.request(&till, till.purchase(stan, "1003", 1))).expect("an open connection");
-        switch.reactor.wave(0);
+        switch.more = switch.reactor.wave(0);
     }
     switch.serve_until(|reactor| reactor.authorizer().log().position() == position + 1000);
     switch.serve_until(|reactor| reactor.authorizer().log().durable() == position + 1000);

@@ -242,7 +242,7 @@ fn judge_ledger(model: &Model, ledger: &Ledger) -> Result<(), Failure> {
     for (holder, purses) in model.all_purses() {
         let found = HolderId::new(holder).and_then(|id| registry.holders.find(&id));
         let index = found.ok_or_else(|| Failure(format!("holder {holder} is not in the ledger")))?;
-        let held = ledger.available(&registry.holders[index]);
+        let held = ledger.available(registry.holders[index].purses);
         ensure!(held == purses, "holder {holder} has {held:?}, and should have {purses:?}");
         ensure!(held.iter().all(|fen| *fen >= 0), "holder {holder} has less than nothing: {held:?}");
         total += held[0] + held[1];

@@ -441,7 +441,7 @@ impl<L: Log> Authorizer<L> {
     fn balance(&self, content: Content) -> Verdict {
         let registry = self.ledger.registry();
         match content.card().and_then(|number| registry.cards.find(&number)) {
-            Some(card) => Verdict::Balance(self.ledger.available(registry.holder_of(&registry.cards[card]))),
+            Some(card) => Verdict::Balance(self.ledger.available(registry.cards[card].purses)),
             None => Verdict::Plain(Response::NoSuchCard),
         }
     }

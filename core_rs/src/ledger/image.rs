@@ -18,7 +18,7 @@ use super::accounts::{Accounts, Owner};
 use super::bytes::{Decoder, Encoder};
 use super::identities::{Identities, Remembered};
 use super::registry::{
-    Card, CardClass, CardStatus, Category, Holder, HolderId, Keyed, Merchant, MerchantId, NONE, Registry, Table, Terminal,
+    Card, CardClass, CardStatus, Category, Holder, HolderId, Keyed, Merchant, MerchantId, NONE, Purses, Registry, Table, Terminal,
     TerminalKind, Zone,
 };
 use super::shelf::Shelf;
@@ -168,7 +168,7 @@ impl Ledger {
         });
         writer.section(self.registry.holders.rows().iter(), |row, holder| {
             row.text(holder.id.as_str());
-            row.u32(holder.account);
+            row.u32(holder.purses.cash());
             row.u32(holder.live_card);
             row.u64(holder.opening[0].cast_unsigned());
             row.u64(holder.opening[1].cast_unsigned());
@@ -282,26 +282,29 @@ fn read_registry(reader: &mut Reader<'_>, accounts: &Accounts) -> Result<Registr
     reader.section("holders", |row| {
         let holder = Holder {
             id: HolderId::new(row.text()?)?,
-            account: row.u32()?,
+            purses: Purses(row.u32()?),
             live_card: row.u32()?,
             opening: [row.u64()?.cast_signed(), row.u64()?.cast_signed()],
         };
         let index = holders.rows().len() as u32;
-        let own = is(holder.account, Owner::Cash(index)) && is(holder.account + 1, Owner::Subsidy(index));
+        let own = is(holder.purses.cash(), Owner::Cash(index)) && is(holder.purses.subsidy(), Owner::Subsidy(index));
         own.then(|| add(holders, holder))?
     })?;
     let (holders, cards) = (registry.holders.rows(), &mut registry.cards);
     cards.reserve(holders.len());
     reader.section("cards", |row| {
+        let (number, holder) = (CardNumber::from_packed(row.u64()?)?, row.u32()?);
+        let its_holder = holders.get(holder as usize)?;
         let card = Card {
-            number: CardNumber::from_packed(row.u64()?)?,
-            holder: row.u32()?,
+            number,
+            holder,
+            purses: its_holder.purses,
             class: CardClass::from_number(row.u8()?)?,
             status: CardStatus::from_number(row.u8()?)?,
             expires: Date(row.u16()?),
             last_activity: row.u32()?,
         };
-        let live = holders.get(card.holder as usize)?.live_card == cards.rows().len() as u32;
+        let live = its_holder.live_card == cards.rows().len() as u32;
         (live == card.status.is_live()).then(|| add(cards, card))?
     })?;
     let cards = registry.cards.rows().len();

@@ -31,7 +31,7 @@ use std::ops::RangeInclusive;
 
 use accounts::{Accounts, House, Owner};
 use identities::{Identities, Place, Remembered, State};
-use registry::{Card, Holder, HolderId, Merchant, NONE, Registry, Terminal};
+use registry::{Card, Holder, HolderId, Merchant, NONE, Purses, Registry, Terminal};
 
 use crate::calendar::{Date, Timestamp};
 use crate::limits::{CLOCK_AHEAD_DAYS, PURSE_FEN_MAX};
@@ -147,10 +147,10 @@ impl Ledger {
         self.identities.forget_before(self.remembered_from);
     }
 
-    /// What can be spent from the holder's cash and subsidy purse, in fen.
+    /// What can be spent from a cash and a subsidy purse, in fen.
     #[must_use]
-    pub fn available(&self, holder: &Holder) -> [i64; 2] {
-        [self.accounts.balance(holder.cash()), self.accounts.balance(holder.subsidy())]
+    pub fn available(&self, purses: Purses) -> [i64; 2] {
+        [self.accounts.balance(purses.cash()), self.accounts.balance(purses.subsidy())]
     }
 
     /// The decision on an identity that is remembered; a tombstone is none, for its message has not come yet.
@@ -275,8 +275,8 @@ impl Ledger {
                 let holder = self.registry.holders.find(&holder).unwrap_or_else(|| {
                     let index = self.open_holder(holder, opening);
                     let holder = &self.registry.holders[index];
-                    outcome.movements.push(House::Suspense.account(), holder.cash(), opening[0].unsigned_abs());
-                    outcome.movements.push(House::Grants.account(), holder.subsidy(), opening[1].unsigned_abs());
+                    outcome.movements.push(House::Suspense.account(), holder.purses.cash(), opening[0].unsigned_abs());
+                    outcome.movements.push(House::Grants.account(), holder.purses.subsidy(), opening[1].unsigned_abs());
                     self.accounts.post(&outcome.movements);
                     index
                 });
@@ -287,7 +287,10 @@ impl Ledger {
                         (card.class, card.status, card.expires) = (class, status, expires);
                         index
                     }
-                    None => self.registry.cards.add(Card { number, holder, class, status, expires, last_activity: 0 }),
+                    None => {
+                        let purses = self.registry.holders[holder].purses;
+                        self.registry.cards.add(Card { number, holder, purses, class, status, expires, last_activity: 0 })
+                    }
                 };
                 let live = &mut self.registry.holders.row_mut(holder).live_card;
                 if status.is_live() {
@@ -306,7 +309,7 @@ impl Ledger {
         let index = self.registry.holders.rows().len() as u32;
         let account = self.accounts.open(Owner::Cash(index));
         self.accounts.open(Owner::Subsidy(index));
-        self.registry.holders.add(Holder { id, account, live_card: NONE, opening })
+        self.registry.holders.add(Holder { id, purses: Purses(account), live_card: NONE, opening })
     }
 
     /// The owner of an account as its kind and its number or name, as reports and PostgreSQL show it.

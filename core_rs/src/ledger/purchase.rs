@@ -54,13 +54,13 @@ impl Ledger {
         if purse == PurseChoice::Subsidy && !merchant.category.takes_subsidy() {
             return self.remembered(position, request, Response::NotPermitted, outcome);
         }
-        let holder = self.registry.holder_of(card);
-        let available = self.available(holder);
+        let purses = card.purses;
+        let available = self.available(purses);
         let Some(paid) = split(amount.cast_signed(), available, purse, merchant.category.takes_subsidy()) else {
             return self.remembered(position, request, Response::InsufficientFunds, outcome);
         };
-        outcome.movements.push(holder.cash(), merchant.account, paid[0].unsigned_abs());
-        outcome.movements.push(holder.subsidy(), merchant.account, paid[1].unsigned_abs());
+        outcome.movements.push(purses.cash(), merchant.account, paid[0].unsigned_abs());
+        outcome.movements.push(purses.subsidy(), merchant.account, paid[1].unsigned_abs());
         if !self.accounts.can_post(&outcome.movements) {
             *outcome = Outcome::of(Response::Malfunction);
             return;

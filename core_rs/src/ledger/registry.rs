@@ -178,30 +178,34 @@ pub struct Terminal {
     pub last_activity: u64,
 }
 
-/// A cardholder. The cash purse is `account`, the subsidy purse the one after.
-pub struct Holder {
-    /// Its number.
-    pub id: HolderId,
-    /// The cash purse.
-    pub account: AccountId,
-    /// Index of the live card, or [`NONE`].
-    pub live_card: u32,
-    /// The balances the holder was imported with, cash and subsidy, in fen.
-    pub opening: [i64; 2],
-}
+/// A holder's purses: the cash purse's account and, right behind it, the subsidy purse's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Purses(pub(super) AccountId);
 
-impl Holder {
+impl Purses {
     /// The cash purse's account.
     #[must_use]
-    pub fn cash(&self) -> AccountId {
-        self.account
+    pub fn cash(self) -> AccountId {
+        self.0
     }
 
     /// The subsidy purse's account.
     #[must_use]
-    pub fn subsidy(&self) -> AccountId {
-        self.account + 1
+    pub fn subsidy(self) -> AccountId {
+        self.0 + 1
     }
+}
+
+/// A cardholder.
+pub struct Holder {
+    /// Its number.
+    pub id: HolderId,
+    /// Its money.
+    pub purses: Purses,
+    /// Index of the live card, or [`NONE`].
+    pub live_card: u32,
+    /// The balances the holder was imported with, cash and subsidy, in fen.
+    pub opening: [i64; 2],
 }
 
 /// A card.
@@ -210,6 +214,8 @@ pub struct Card {
     pub number: CardNumber,
     /// Index of its holder.
     pub holder: u32,
+    /// Its holder's purses, here as well: a payment does without a look at the holder, who in a large college is not in the cache.
+    pub purses: Purses,
     /// Whom it is for.
     pub class: CardClass,
     /// Where it stands in its life.

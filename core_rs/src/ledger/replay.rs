@@ -76,18 +76,14 @@ impl Ledger {
     /// Looks at what these records will touch. Each look misses the cache, in a large college; asked one after another and
     /// without needing the answers, the processor waits for many at a time.
     fn warm(&self, window: &[Decoded<'_>]) {
-        let mut holders = [NONE; WINDOW];
-        for (place, decoded) in holders.iter_mut().zip(window) {
+        let mut accounts = [0; WINDOW];
+        for (account, decoded) in accounts.iter_mut().zip(window) {
             let card = decoded.command.request().and_then(|request| request.content.card());
             let card = card.and_then(|number| self.registry.cards.find(&number));
-            *place = card.map_or(NONE, |card| self.registry.cards[card].holder);
+            *account = card.map_or(0, |card| self.registry.cards[card].purses.cash());
         }
         let known = window.iter().filter_map(|decoded| decoded.command.request());
         std::hint::black_box(known.filter(|request| self.identities.find(request.identity).is_some()).count());
-        let mut accounts = [0; WINDOW];
-        for (account, &holder) in accounts.iter_mut().zip(&holders).filter(|(_, holder)| **holder != NONE) {
-            *account = self.registry.holders[holder].cash();
-        }
         std::hint::black_box(accounts.iter().fold(0, |sum: i64, &account| sum.wrapping_add(self.accounts.balance(account))));
     }
 

@@ -6,7 +6,6 @@
 //! is a terminal in confusion (94), and giving back somebody else's money would make it worse.
 
 use super::identities::{Content, Echo, Identity, Remembered, State};
-use super::registry::NONE;
 use super::{Ledger, Outcome, Request, Response};
 
 /// Whether a reversal's content can be meant for this original: what both of them name is equal.
@@ -49,10 +48,8 @@ impl Ledger {
             }
         }
         let mut entry = self.entry(position, request, Response::Approved);
-        let holder =
-            card.and_then(|number| self.registry.cards.find(&number)).map_or(NONE, |card| self.registry.cards[card].holder);
-        if holder != NONE {
-            let after = self.available(&self.registry.holders[holder]);
+        if let Some(card) = card.and_then(|number| self.registry.cards.find(&number)) {
+            let after = self.available(self.registry.cards[card].purses);
             outcome.after = Some(after);
             [entry.cash_after, entry.subsidy_after] = after;
             entry.subsidy = outcome.paid[1] as u32;
@@ -64,13 +61,13 @@ impl Ledger {
     fn undo(&mut self, purchase: &Remembered, outcome: &mut Outcome) {
         let card =
             purchase.content.card().and_then(|number| self.registry.cards.find(&number)).expect("a purchase has a known card");
-        let holder = self.registry.holder_of(&self.registry.cards[card]);
+        let purses = self.registry.cards[card].purses;
         let amount = purchase.content.amount().expect("a purchase has an amount");
         let subsidy = u64::from(purchase.subsidy);
         let merchant = self.registry.merchants[purchase.merchant()].account;
         let movements = &mut outcome.movements;
-        movements.push(merchant, holder.cash(), amount - subsidy);
-        movements.push(merchant, holder.subsidy(), subsidy);
+        movements.push(merchant, purses.cash(), amount - subsidy);
+        movements.push(merchant, purses.subsidy(), subsidy);
         // The money was there before: no account is carried further than it was, but by loads, which keep far below the bound.
         assert!(self.accounts.can_post(movements), "what was paid can be given back");
         self.accounts.post(movements);
