@@ -10,7 +10,7 @@ from typing import Final
 from tests.switch_process import FAR_FUTURE, MERCHANTS, SHOP, Switch
 
 CARD_BYTES_MAX: Final = 160
-IDENTITY_BYTES_MAX: Final = 80
+IDENTITY_BYTES_MAX: Final = 64
 CONNECTION_BYTES_MAX: Final = 6 * 1024
 """In the process: the rest of 16 KiB is the kernel's, which keeps about 5 KiB for a connection that waits."""
 
