@@ -58,10 +58,21 @@ def draw(results: Figures, folder: Path) -> list[Path]:
             figure = picture(results)
             lines = textwrap.wrap(f"{machine_line(results)}; {versions_line(results)}", 150)
             figure.text(0.01, 0.01, "\n".join(lines), fontsize=7.5, color="#616161", va="bottom")
+            _settle(figure)
             path = folder / f"{name}.svg"
             figure.savefig(path, metadata={"Date": None})
             paths.append(path)
     return paths
+
+
+def _settle(figure: Figure) -> None:
+    """Fix the places that the layout came to, rounded: its solver's last digits differ between two runs, and with them the names of
+    clips in the file.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(tuple(round(edge, 4) for edge in axes.get_position().bounds))
 
 
 def _figure(inches_high: float) -> Figure:
