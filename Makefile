@@ -1,21 +1,23 @@
 # make demo   a college at lunch, on this machine      make test    every check and test there is
 # make build  the environment and the extension        make lint    the static checks alone
-# make bench  figures of this machine                  make clean   takes away all that these make
+# make bench  figures of this machine, in 10 minutes   make clean   takes away all that these make
+# make publish  puts the figures measured last, and plots of them, into benchmarks/
+# make profile  where a purchase's instructions and time go: docs/performance.md and its pictures again (perf, valgrind, inferno)
 # make fuzz   coverage-guided fuzzing: SECONDS=60 for each target, or TARGET=message alone
 # make chaos  the real process killed ROUNDS=200 times and failed at every system call of its journal; SEED=n repeats one
 # make simulate SEEDS=100000 FIRST=1   so many simulated campuses with everything that can break, on all cores;
 #                                      SEEDS=1 FIRST=4711 TRACE=1 shows one of them, a line an event
 #
 # Each target sets up what it needs inside .venv and does again only what has changed. Needed beforehand:
-# Python 3.11 or later, a Rust toolchain and a C linker, for tests strace and a C++ compiler; what is missing is named before
-# anything is begun.
+# Python 3.11 or later, a Rust toolchain and a C linker, for tests strace, valgrind, Redis and a C++ compiler; what is missing is named
+# before anything is begun.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := build
-.PHONY: build demo test test-programs chaos simulate lint bench fuzz fuzz-shortly fuzz-build fuzz-tools clean
+.PHONY: build demo test test-programs chaos simulate lint bench profile publish fuzz fuzz-shortly fuzz-build fuzz-tools clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -57,6 +59,10 @@ chaos: test-programs build
 
 # strace stands between tests and the disk. A sandbox may forbid one process to trace another, even its own.
 test-programs:
+	@command -v valgrind >/dev/null || { \
+		echo "make: valgrind is missing, by which tests count instructions; install it (Debian, Ubuntu: apt install valgrind)." >&2; exit 1; }
+	@command -v redis-server >/dev/null && command -v redis-cli >/dev/null || { \
+		echo "make: Redis is missing, with which tests rehearse the benchmarks; install it (Debian, Ubuntu: apt install redis-server)." >&2; exit 1; }
 	@command -v strace >/dev/null || { \
 		echo "make: strace is missing, by which tests make the disk fail; install it (Debian, Ubuntu: apt install strace)." >&2; exit 1; }
 	@refused=$$(strace -o /dev/null true 2>&1) || { \
@@ -120,6 +126,14 @@ fuzz-tools:
 bench: build
 	cargo build --release --locked --quiet -p switch_benchmarks
 	python benchmarks/run.py --output target/benchmark.json
+
+publish: build
+	python benchmarks/publish.py
+
+# The figures that stay comparable are committed by `benchmarks/instructions.py update`, on purpose only.
+profile: build
+	python benchmarks/instructions.py show --write
+	python benchmarks/flamegraph.py
 
 simulate:
 	@cargo run --profile simulator --locked --quiet -p switch_simulator -- --first $(FIRST) --seeds $(SEEDS) $(if $(TRACE),--trace)

@@ -1,98 +1,132 @@
-"""The benchmark: durable purchases over TCP beside the limit of the machine, in one run.
+"""The benchmark: durable purchases over TCP beside the limit of the machine and beside others, in one run.
 
-For each number of connections and depth, round after round, the same driver first meets a bare echo and then a real `switch serve`
-on a fresh folder. Client and server share this machine's cores, so a rate alone says little; the ratio is the figure.
+Round after round the same driver meets a bare echo, a real `switch serve`, Redis and PostgreSQL, so that what else the machine does
+falls on all of them. Client and server share this machine's cores, so a rate alone says little; the ratios are the figures.
 
 Always true here: a figure is given only where every answer was right, the switch ended well, `switch verify` found its journal whole,
-and the ledger holds exactly the purchases and the fen that the terminals counted.
+and every peer's books hold exactly the purchases and the fen that the terminals counted.
 
-How it works: `switch_benchmarks` (Rust, beside this file) is the echo, the driver and the core in process; this script makes the
-campus, starts and stops the processes, and puts the figures together.
+How it works: `switch_benchmarks` (Rust, in `src`) is the echo, the driver and the core in process; `processes.py` and `peers.py`
+start, stop and check the servers; this file is the order of it all. `targets.py` judges, `report.py` and `plot.py` show.
 """
 
 import argparse
 import contextlib
 import datetime
-import itertools
 import json
 import os
-import platform
-import resource
-import shutil
-import signal
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final
 
-import httpx
-
-from switch._core import Replica
+from benchmarks.figures import summary
+from benchmarks.machine import file_system, machine
+from benchmarks.peers import POSTGRESQL_SETTINGS, REDIS_MISSING, REDIS_SETTINGS, PostgreSQL, Redis
+from benchmarks.processes import BenchmarkFailed, Driver, Figures, Process, Switch, kernel_bytes, progress, work_folder
+from benchmarks.report import report
+from benchmarks.targets import judge
 from switch.campus import Campus, Card, Merchant, TerminalRow
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-SWITCH: Final = [sys.executable, "-m", "switch"]
-NOBODY: Final = "postgresql://switch@127.0.0.1:1/switch"
-"""No database answers there: the follower waits, and the figures are those of authorization alone."""
-
-START_SECONDS: Final = 60.0
-STOP_SECONDS: Final = 60.0
-QUIET_CORES: Final = 0.15
-"""A round in which everything else on the machine took more than this is left out of the medians, as long as quieter ones are left."""
 
 MERCHANTS: Final = 16
 PURSE_FEN: Final = 99_999_999_999
+CATCH_UP_SECONDS_MAX: Final = 600.0
+SETTLED_DOWN_SECONDS: Final = 0.5
+"""After terminals have signed on, so that it is no part of what is measured then."""
+CONNECTION_STEPS: Final = 8
+"""Numbers of idle connections at which their memory is looked at."""
+SIGN_ONS_PER_SECOND: Final = 500
+"""Far fewer than sign on: idle connections are held for so long."""
 
 
-class BenchmarkFailed(Exception):
-    """One sentence: why there is no figure."""
-
-
-class Scale(argparse.Namespace):
+@dataclass(frozen=True, slots=True)
+class Scale:
     """How much is measured."""
 
-    cases: list[tuple[int, int]]
-    """Connections and depth."""
     rounds: int
     seconds: float
     warm_up: float
+    cases: tuple[tuple[int, int], ...]
+    """Connections and depth of echo and switch."""
+    redis: tuple[tuple[int, int], ...]
+    """The same of Redis, in each of its modes."""
+    postgresql: tuple[int, ...]
+    """Clients."""
+    open_loop: tuple[int, int, float]
+    """Purchases a second, connections, and seconds of one round."""
+    lunch: tuple[int, int, float]
+    """The same of a real lunch."""
     cards: int
     purchases: int
     """Of the core in process."""
+    growth: tuple[int, ...]
+    """Numbers of cards with which the core in process is measured again."""
     startup: tuple[int, int]
     """Records and cards of the journal on which starts are timed."""
-    settling: bool
-    """Whether the switch is also measured with its database at work on the same cores."""
+    backlog: int
+    """Records that PostgreSQL has to catch up on; 0 leaves settling out."""
+    memory: tuple[int, int, int] | None
+    """Cards, remembered identities and idle connections whose memory is measured."""
+
+    @property
+    def tills(self) -> int:
+        """Terminals that one server meets, at most: a terminal's numbers are spent once a day."""
+        rounds = self.rounds * (sum(connections for connections, _ in self.cases) + self.open_loop[1])
+        settling = 2 * (self.open_loop[1] + self.cases[-1][0])
+        return max(rounds, 2 * sum(connections for connections, _ in self.redis), settling, self.memory[2] if self.memory else 0)
 
 
 FULL: Final = Scale(
-    cases=[(64, 1), (512, 1), (64, 16), (512, 16)],
-    rounds=7,
+    rounds=5,
     seconds=1.0,
     warm_up=0.3,
+    cases=((64, 1), (512, 1), (5000, 1), (64, 16), (512, 16)),
+    redis=((50, 1), (64, 1), (512, 1), (50, 16), (64, 16), (512, 16)),
+    postgresql=(1, 4, 8, 16, 32, 64),
+    open_loop=(10_000, 2_000, 4.0),
+    lunch=(20, 230, 10.0),
     cards=10_000,
     purchases=2_000_000,
+    growth=(10_000, 100_000, 1_000_000, 10_000_000),
     startup=(10_000_000, 1_000_000),
-    settling=True,
+    backlog=10_000_000,
+    memory=(1_000_000, 20_000_000, 10_000),
 )
 QUICK: Final = Scale(
-    cases=[(64, 1), (512, 1)],
-    rounds=2,
-    seconds=1.0,
-    warm_up=0.3,
+    rounds=1,
+    seconds=0.7,
+    warm_up=0.2,
+    cases=((64, 1), (512, 1), (512, 16)),
+    redis=((64, 1), (512, 1), (512, 16)),
+    postgresql=(8, 16, 32),
+    open_loop=(10_000, 2_000, 2.0),
+    lunch=(20, 230, 4.0),
     cards=10_000,
     purchases=500_000,
+    growth=(10_000, 1_000_000),
     startup=(1_000_000, 100_000),
-    settling=False,
+    backlog=0,
+    memory=None,
 )
 REHEARSAL: Final = Scale(
-    cases=[(4, 1), (8, 4)], rounds=1, seconds=0.1, warm_up=0.05, cards=100, purchases=2_000, startup=(20_000, 1_000), settling=False
+    rounds=1,
+    seconds=0.1,
+    warm_up=0.05,
+    cases=((4, 1), (8, 4)),
+    redis=((4, 1), (8, 4)),
+    postgresql=(1, 2),
+    open_loop=(200, 8, 0.3),
+    lunch=(20, 4, 0.3),
+    cards=100,
+    purchases=2_000,
+    growth=(100, 1_000),
+    startup=(20_000, 1_000),
+    backlog=2_000,
+    memory=(1_000, 2_000, 16),
 )
 
 
@@ -111,318 +145,265 @@ def make_campus(tills: int, cards: int) -> Campus:
     )
 
 
-class Server:
-    """A process that says on its first line where it listens."""
+class Measuring:
+    """One run of the benchmark in a folder on the disk to measure."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
-        self._log = log
-        with log.open("wb") as errors:
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            self.process.wait(STOP_SECONDS)
-            raise BenchmarkFailed(f"{command[-1]} did not start: {self.last_words()}")
-        self.ready: dict[str, Any] = json.loads(line)
-
-    def last_words(self) -> str:
-        return self._log.read_text().strip().rpartition("\n")[2]
-
-    def cpu_seconds(self) -> float:
-        """Of all its threads; children are not in it."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(STOP_SECONDS)
-
-
-class Switch(Server):
-    """A real switch on a fresh folder, with the campus imported."""
-
-    def __init__(self, folder: Path, campus: list[Path], *, database: bool) -> None:
-        config = folder / "switch.toml"
-        _command("init", str(folder))
-        text = config.read_text()
-        for before, after in [
-            ("port = 8583", "port = 0"),
-            ("port = 8580", "port = 0"),
-            ('timezone = ""', 'timezone = "UTC"'),
-            *([] if database else [('url = "embedded"', f'url = "{NOBODY}"')]),
-        ]:
-            assert before in text, before
-            text = text.replace(before, after)
-        config.write_text(text)
-        _command("import", "--config", str(config), *map(str, campus))
-        self._folder = folder
-        self._token = (folder / "keys" / "admin.token").read_text().strip()
-        super().__init__([*SWITCH, "serve", "--config", str(config)], folder / "serve.log")
-        at_start = self.statistics()
-        if at_start["debug_build"]:
-            raise BenchmarkFailed("switch._core is a debug build, whose figures would mislead; make build makes the other kind")
-        self.position_at_start = int(at_start["position"])
-
-    def statistics(self) -> dict[str, Any]:
-        answer = httpx.get(
-            f"http://{self.ready['admin']}/v1/statistics",
-            headers={"authorization": f"Bearer {self._token}"},
-            timeout=STOP_SECONDS,
-            trust_env=False,
-        )
-        answer.raise_for_status()
-        found: dict[str, Any] = answer.json()
-        return found
-
-    def end(self, driven: list[dict[str, Any]]) -> dict[str, Any]:
-        """End it by SIGTERM, and hold what it has on disk against what the driver counted."""
-        statistics = self.statistics()
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(STOP_SECONDS)
-        if code != 0:
-            raise BenchmarkFailed(f"the switch ended with code {code}: {self.last_words()}")
-        verified = json.loads(_command("verify", str(self._folder)))
-        replica = Replica(str(self._folder / "journal"))
-        replica.advance(replica.durable)
-        counted = {
-            "approved": sum(run["answers_total"] for run in driven),
-            "fen": sum(run["fen_total"] for run in driven),
-            "records": self.position_at_start + sum(run["answers_total"] + run["connections"] for run in driven),
-        }
-        held = {
-            "approved": sum(count for operation, code, count in statistics["requests"] if (operation, code) == ("purchase", "00")),
-            "fen": sum(balance for _, kind, _, balance, _ in json.loads(replica.accounts()) if kind == "merchant"),
-            "records": verified["records"],
-        }
-        if counted != held or not verified["ok"] or verified["sum"] != 0:
-            raise BenchmarkFailed(f"the terminals counted {counted}, the ledger holds {held}, and its journal is {verified}")
-        return {**held, "state_digest": verified["state_digest"], "journal_mode": statistics["journal"]["mode"]}
-
-
-def _command(*arguments: str) -> str:
-    done = subprocess.run([*SWITCH, *arguments], capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise BenchmarkFailed(f"switch {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
-
-
-class Driver:
-    """The native side."""
-
-    def __init__(self, program: Path, campus: Path, scale: Scale, *, rehearsal: bool) -> None:
-        self.command = [str(program), *(["--rehearsal"] if rehearsal else [])]
-        self._campus = campus
+    def __init__(self, scale: Scale, driver: Driver, folder: Path, campus: Campus, files: list[Path]) -> None:
         self._scale = scale
-        self._spent = 0
+        self._driver = driver
+        self._folder = folder
+        self._campus = campus
+        self._files = files
 
-    def echo(self, folder: Path) -> Server:
-        return Server([*self.command, "echo"], folder / "echo.log")
+    def all(self) -> Figures:
+        """The figures of everything, in the order in which they are measured."""
+        return {**self._core(), **self._rounds(), **self._lunch(), **self._settling(), **self._memory()}
 
-    def in_process(self) -> dict[str, Any]:
-        return self._ask("in-process", "--purchases", str(self._scale.purchases))
-
-    def startup(self, folder: Path) -> dict[str, Any]:
+    def _core(self) -> Figures:
+        """Without sockets: a purchase in process, for few and for many cards; starts."""
+        in_process = self._driver.ask("in-process", "--purchases", str(self._scale.purchases))
+        progress(f"in process: {in_process['nanoseconds']['p50']} ns a purchase")
+        growth = []
+        for cards in self._scale.growth:
+            growth.append(self._driver.ask("in-process", "--purchases", str(self._scale.purchases), "--cards", str(cards)))
+            progress(f"in process with {cards:,} cards: {growth[-1]['nanoseconds']['p50']} ns a purchase")
         records, cards = self._scale.startup
-        try:
-            return self._ask("startup", "--folder", str(folder), "--records", str(records), "--cards", str(cards))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        startup = self._driver.ask("startup", "--folder", str(self._folder / "startup"), "--records", str(records), "--cards", str(cards))
+        progress(f"startup: {startup['replay']['records_per_second']:,} records a second replayed")
+        return {"in_process": in_process, "growth": growth, "startup": startup}
 
-    def drive(self, server: Server, address: str, connections: int, depth: int, *, echo: bool = False) -> dict[str, Any]:
-        """One run; against the switch with terminals that have not been used yet."""
-        before, own, all_busy, began = server.cpu_seconds(), _children_cpu_seconds(), _busy_seconds(), time.monotonic()
-        figures = self._ask(
-            *("drive", "--address", address, "--connections", str(connections), "--depth", str(depth)),
-            *("--seconds", str(self._scale.seconds), "--warm-up", str(self._scale.warm_up)),
-            *(["--echo"] if echo else ["--first-terminal", str(self._spent)]),
-        )
-        served = server.cpu_seconds() - before
-        others = _busy_seconds() - all_busy - served - (_children_cpu_seconds() - own)
-        figures["others_cpu"] = max(0.0, others) / (time.monotonic() - began)
-        figures["server_cpu_us"] = served * 1e6 / figures["answers_total"]
-        figures["client_cpu_us"] = figures["client_cpu_ns"] / 1e3 / figures["answers"]
-        figures["per_second"] = figures["answers"] * 1e9 / figures["window_ns"]
-        if not echo:
-            self._spent += connections
-        return figures
-
-    def _ask(self, *arguments: str) -> dict[str, Any]:
-        done = subprocess.run([*self.command, *arguments, "--campus", str(self._campus)], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise BenchmarkFailed(done.stderr.strip())
-        figures: dict[str, Any] = json.loads(done.stdout)
-        return figures
-
-
-def _busy_seconds() -> float:
-    """CPU time that this whole machine has spent on anything, and that its host has kept from it."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    user, nice, system, _, _, interrupts, soft_interrupts, steal = map(int, fields[1:9])
-    return (user + nice + system + interrupts + soft_interrupts + steal) / os.sysconf("SC_CLK_TCK")
-
-
-def _children_cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def measure(scale: Scale, driver: Driver, folder: Path, campus: list[Path]) -> dict[str, Any]:
-    """All of it. Echo and switch take turns, so that what else the machine does falls on both."""
-    results: dict[str, Any] = {"in_process": driver.in_process(), "cases": []}
-    progress(f"in process: {results['in_process']['nanoseconds']['p50']} ns a purchase")
-    results["startup"] = driver.startup(folder / "startup")
-    progress(f"startup: {results['startup']['replay']['records_per_second']:,} records a second replayed")
-    runs: dict[tuple[int, int], list[dict[str, Any]]] = {case: [] for case in scale.cases}
-    with driver.echo(folder) as echo, Switch(folder / "switch", campus, database=False) as switch:
-        for number, (connections, depth) in itertools.product(range(scale.rounds), scale.cases):
-            limit = driver.drive(echo, echo.ready["address"], connections, depth, echo=True)
-            purchases = _drive_switch(driver, switch, connections, depth)
-            runs[connections, depth].append({"echo": limit, "purchases": purchases})
-            progress(
-                f"round {number + 1}: {connections} connections, depth {depth}: "
-                f"echo {limit['per_second']:,.0f}/s, purchases {purchases['per_second']:,.0f}/s"
-            )
-        results["ledger"] = switch.end([run["purchases"] for case in runs.values() for run in case])
-    for (connections, depth), rounds in runs.items():
-        results["cases"].append({"connections": connections, "depth": depth, **_summary(rounds), "rounds": rounds})
-    if scale.settling:
-        connections, depth = scale.cases[0]
-        with Switch(folder / "settling", campus, database=True) as switch:
-            run = _drive_switch(driver, switch, connections, depth)
-            progress(f"settling at the same time: {connections} connections, depth {depth}: {run['per_second']:,.0f}/s")
-            results["settling"] = {"connections": connections, "depth": depth, "purchases": run, "ledger": switch.end([run])}
-    return results
-
-
-def _drive_switch(driver: Driver, switch: Switch, connections: int, depth: int) -> dict[str, Any]:
-    before = switch.statistics()["journal"]
-    run = driver.drive(switch, switch.ready["terminals"], connections, depth)
-    after = switch.statistics()["journal"]
-    batches = max(1, after["sync"]["count"] - before["sync"]["count"])
-    run["batch_records"] = (after["batch_records"]["sum"] - before["batch_records"]["sum"]) / batches
-    run["sync_us"] = (after["sync"]["sum"] - before["sync"]["sum"]) / batches
-    return run
-
-
-def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians over the quiet rounds. What makes a round quiet is other work alone, never its result."""
-    quiet = [run for run in rounds if max(run["echo"]["others_cpu"], run["purchases"]["others_cpu"]) <= QUIET_CORES]
-    counted = quiet or rounds
-    ratios = [run["purchases"]["per_second"] / run["echo"]["per_second"] for run in counted]
-    summary: dict[str, Any] = {
-        "rounds_quiet": len(quiet),
-        "ratio": statistics.median(ratios),
-        "ratio_least": min(ratios),
-        "ratio_most": max(ratios),
-    }
-    for peer in ("echo", "purchases"):
-        figures = [run[peer] for run in counted]
-        summary[peer] = {
-            **{
-                name: statistics.median(run[name] for run in figures)
-                for name in ("per_second", "server_cpu_us", "client_cpu_us", "others_cpu", "batch_records", "sync_us")
-                if name in figures[0]
+    def _rounds(self) -> Figures:
+        """Whatever is compared takes turns, round after round."""
+        cases: dict[tuple[int, int], list[Figures]] = {case: [] for case in self._scale.cases}
+        open_loop: list[Figures] = []
+        clients: dict[int, list[Figures]] = {count: [] for count in self._scale.postgresql}
+        modes: dict[tuple[str, int, int], list[Figures]] = {}
+        postgresql = PostgreSQL(self._folder / "postgresql", self._campus)
+        redis = Redis(self._folder / "redis", self._campus) if Redis.is_installed() else None
+        if redis is None:
+            progress(REDIS_MISSING)
+        Switch.make(self._folder / "switch", self._files)
+        with self._driver.echo(self._folder) as echo, Switch(self._folder / "switch", database=False) as switch:
+            for number in range(1, self._scale.rounds + 1):
+                for (connections, depth), runs in cases.items():
+                    limit = self._drive(echo, connections, depth, more=("--echo",))
+                    purchases = self._drive_switch(switch, connections, depth)
+                    runs.append({"echo": limit, "purchases": purchases})
+                    progress(
+                        f"round {number}: {connections} connections, depth {depth}: "
+                        f"echo {limit['per_second']:,.0f}/s, purchases {purchases['per_second']:,.0f}/s"
+                    )
+                open_loop.append(self._drive_open(switch))
+                if redis is not None:
+                    self._drive_redis(redis, modes)
+                self._drive_postgresql(postgresql, clients)
+                progress(f"round {number}: PostgreSQL {max(runs[-1]['per_second'] for runs in clients.values()):,.0f}/s at its best")
+            ledger = switch.end([*(run["purchases"] for runs in cases.values() for run in runs), *open_loop])
+        rate, connections, _ = self._scale.open_loop
+        return {
+            "cases": [{"connections": case[0], "depth": case[1], **summary(runs)} for case, runs in cases.items()],
+            "open_loop": {"rate": rate, "connections": connections, **summary([{"purchases": run} for run in open_loop])},
+            "postgresql": {
+                "version": postgresql.version,
+                "settings": POSTGRESQL_SETTINGS,
+                "clients": [{"connections": count, **summary([{"purchases": run} for run in runs])} for count, runs in clients.items()],
             },
-            **{name: statistics.median(run["latency_ns"][name] for run in figures) / 1e3 for name in ("p50", "p99")},
+            "redis": None
+            if redis is None
+            else {
+                "version": redis.version,
+                "settings": REDIS_SETTINGS,
+                "cases": [
+                    {"appendfsync": mode, "connections": connections, "depth": depth, **summary([{"purchases": run} for run in runs])}
+                    for (mode, connections, depth), runs in modes.items()
+                ],
+            },
+            "ledger": ledger,
         }
-    return summary
 
+    def _drive_redis(self, redis: Redis, modes: dict[tuple[str, int, int], list[Figures]]) -> None:
+        with redis.serving() as server:
+            for mode in ("always", "everysec"):
+                redis.sync(mode)
+                for connections, depth in self._scale.redis:
+                    run = self._drive(server, connections, depth, by="drive-redis", more=redis.driving)
+                    redis.count(run)
+                    modes.setdefault((mode, connections, depth), []).append(run)
+                    progress(f"Redis, appendfsync {mode}: {connections} connections, depth {depth}: {run['per_second']:,.0f}/s")
 
-def machine(folder: Path) -> dict[str, Any]:
-    """What the figures hang on."""
-    cpu = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
-    models = {key.strip(): value.strip() for key, value in cpu.items()}
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607
-    return {
-        "cpu": models.get("model name", platform.machine()),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory / 2**30, 1),
-        "kernel": platform.release(),
-        "file_system": file_system(folder),
-        "rust": rust,
-        "python": platform.python_version(),
-        "switch": version("campus-card-switch"),
-        "load_before": os.getloadavg()[0],
-    }
+    def _drive_postgresql(self, postgresql: PostgreSQL, clients: dict[int, list[Figures]]) -> None:
+        with postgresql.serving() as server:
+            # A server that was just started has nothing in its memory, and each of its processes plans each statement afresh five
+            # times. Neither is part of its speed: the first run is only counted in the books, and all warm up for longer.
+            for place, count in enumerate((max(clients), *clients)):
+                run = self._drive(server, count, 1, by="drive-postgresql", more=postgresql.driving, warm_up=2 * self._scale.warm_up)
+                postgresql.count(run)
+                if place > 0:
+                    clients[count].append(run)
 
+    def _drive_open(self, switch: Switch) -> Figures:
+        rate, connections, seconds = self._scale.open_loop
+        run = self._drive_switch(switch, connections, 1, seconds=seconds, more=("--rate", str(rate), "--arrivals", "poisson"))
+        latency = run["latency_ns"]
+        p99, p999 = (latency[name] / 1e6 for name in ("p99", "p999"))
+        progress(f"open loop, {rate:,}/s over {connections} connections: p99 {p99:.2f} ms, p99.9 {p999:.2f} ms")
+        return run
 
-def file_system(folder: Path) -> str:
-    """The type of the file system that `folder` lies on."""
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    holding = [(len(point), kind) for _, point, kind, *_ in mounts if folder.is_relative_to(point)]
-    return max(holding)[1] if holding else "unknown"
+    def _lunch(self) -> Figures:
+        """What a real lunch costs: the CPU of the switch's own processes, its database at work."""
+        rate, connections, seconds = self._scale.lunch
+        folder = self._folder / "lunch"
+        Switch.make(folder, self._files)
+        with Switch(folder, database=True) as switch:
+            _until(lambda: bool(switch.settlement()["connected"] and switch.settlement()["lag"] == 0), "the database is not there")
+            with self._driver.under_way(switch, connections, rate, seconds + 2 * SETTLED_DOWN_SECONDS) as run:
+                time.sleep(SETTLED_DOWN_SECONDS)
+                before, began = switch.cpu_by_process(), time.monotonic()
+                time.sleep(seconds)
+                elapsed, after = time.monotonic() - began, switch.cpu_by_process()
+            cpu = {name: (used - before[name]) / elapsed for name, used in after.items()}
+            shown = ", ".join(f"{name} {share:.1%}" for name, share in cpu.items())
+            progress(f"{rate}/s over {connections} connections: of one core {shown}")
+            ledger = switch.end([run])
+        return {"lunch": {"rate": rate, "connections": connections, "seconds": elapsed, "cpu": cpu, "purchases": run, "ledger": ledger}}
 
+    def _settling(self) -> Figures:
+        """PostgreSQL catches up on a backlog while terminals pay: how fast, and what they notice of it."""
+        if self._scale.backlog == 0:
+            return {"settling": None}
+        folder = self._folder / "settling"
+        connections, depth = self._scale.cases[-1]
+        Switch.make(folder, self._files)
+        with Switch(folder, database=False) as switch:
+            first = self._drive_switch(switch, connections, depth)
+            left = max(0, self._scale.backlog - first["answers_total"])
+            second = self._drive_switch(switch, connections, depth, seconds=left / first["per_second"] + self._scale.seconds)
+            alone = self._drive_open(switch)
+            spent = switch.terminals_spent
+            switch.end([first, second, alone])
+        with Switch(folder, database=True) as switch:
+            switch.terminals_spent = spent
+            _until(lambda: bool(switch.settlement()["connected"]), "the database is not there")
+            began, settled = time.monotonic(), int(switch.settlement()["settled"])
+            beside = self._drive_open(switch)
+            in_drive = {"seconds": time.monotonic() - began, "records": int(switch.settlement()["settled"]) - settled}
+            lag_after = int(switch.settlement()["lag"])
+            _until(lambda: switch.settlement()["lag"] == 0, "PostgreSQL has not caught up", CATCH_UP_SECONDS_MAX)
+            whole = {"seconds": time.monotonic() - began, "records": int(switch.settlement()["settled"]) - settled}
+            reconciled = switch.reconcile()
+            if not reconciled["ok"]:
+                raise BenchmarkFailed(f"ledger and PostgreSQL differ: {reconciled['differences']}")
+            ledger = switch.end([beside])
+        for part in (in_drive, whole):
+            part["records_per_second"] = part["records"] / part["seconds"]
+        loops = summary([{"alone": alone, "beside": beside}])
+        progress(f"settling: {whole['records_per_second']:,.0f} records a second")
+        return {
+            "settling": {
+                "backlog": self._scale.backlog,
+                "catching_up": whole,
+                "catching_up_beside_purchases": {**in_drive, "lag_after": lag_after},
+                **{name: loops[name] for name in ("alone", "beside")},
+                "reconciled": {name: reconciled[name] for name in ("position", "accounts", "postings", "difference_count")},
+                "ledger": ledger,
+            }
+        }
 
-def table(results: dict[str, Any]) -> Iterator[str]:
-    """The figures as Markdown."""
-    head = ["connections", "depth", "echo /s", "purchases /s", "ratio", "echo p50 / p99", "purchase p50 / p99"]
-    head += ["server CPU", "client CPU", "records a batch", "sync", "quiet rounds"]
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---:|" * len(head)
-    for case in results["cases"]:
-        echo, purchases = case["echo"], case["purchases"]
-        cells = [
-            case["connections"],
-            case["depth"],
-            f"{echo['per_second']:,.0f}",
-            f"{purchases['per_second']:,.0f}",
-            f"{case['ratio']:.2f} ({case['ratio_least']:.2f} to {case['ratio_most']:.2f})",
-            f"{echo['p50'] / 1e3:.2f} / {echo['p99'] / 1e3:.2f} ms",
-            f"{purchases['p50'] / 1e3:.2f} / {purchases['p99'] / 1e3:.2f} ms",
-            f"{echo['server_cpu_us']:.1f} / {purchases['server_cpu_us']:.1f} µs",
-            f"{echo['client_cpu_us']:.1f} / {purchases['client_cpu_us']:.1f} µs",
-            f"{purchases['batch_records']:.0f}",
-            f"{purchases['sync_us'] / 1e3:.2f} ms",
-            f"{case['rounds_quiet']} of {len(case['rounds'])}",
-        ]
-        yield "| " + " | ".join(map(str, cells)) + " |"
-    nanoseconds = results["in_process"]["nanoseconds"]
-    yield ""
-    yield f"In process, one thread, no disk: {nanoseconds['p50']} ns a purchase (p10 {nanoseconds['p10']}, p90 {nanoseconds['p90']})."
-    startup, replay, snapshot = (results["startup"], results["startup"]["replay"], results["startup"]["snapshot"])
-    yield (
-        f"Starting on {startup['records']:,} records with {startup['cards']:,} cards: {replay['seconds']:.2f} s from the first record on "
-        f"({replay['records_per_second']:,} a second); {snapshot['seconds_to_start']:.2f} s from a snapshot of the last, which took "
-        f"{snapshot['seconds_to_write']:.2f} s to write."
-    )
-    if "settling" in results:
-        run = results["settling"]["purchases"]
-        yield (
-            f"With the embedded PostgreSQL settling on the same cores, {run['connections']} connections, depth {run['depth']}: "
-            f"{run['per_second']:,.0f} purchases a second, p99 {run['latency_ns']['p99'] / 1e6:.2f} ms."
+    def _memory(self) -> Figures:
+        """What a card, a remembered identity and an idle connection take, in bytes."""
+        if self._scale.memory is None:
+            return {"memory": None}
+        cards, identities, connections = self._scale.memory
+        grown = self._driver.ask("memory", "--cards", str(cards), "--identities", str(identities))
+        folder = self._folder / "memory"
+        Switch.make(folder, self._files)
+        idle: list[Figures] = []
+        with Switch(folder, database=False) as switch, contextlib.ExitStack() as terminals:
+            before, kernel_before, count = switch.resident_bytes(), kernel_bytes(), 0
+            # Until the last of them have signed on.
+            seconds = SETTLED_DOWN_SECONDS + connections / SIGN_ONS_PER_SECOND
+            for step in range(1, CONNECTION_STEPS + 1):
+                more = connections * step // CONNECTION_STEPS - count
+                terminals.enter_context(self._driver.under_way(switch, more, 0, seconds))
+                count += more
+                if switch.statistics()["connections"]["open"] != count:
+                    raise BenchmarkFailed(f"{count} terminals did not sign on within {seconds:.0f} seconds")
+                idle.append({"count": count, "resident": switch.resident_bytes() - before, "kernel": kernel_bytes() - kernel_before})
+            held, kernel_held = idle[-1]["resident"], idle[-1]["kernel"]
+        a_card, an_identity = (
+            grown[kind]["steps"][-1]["allocated"] / grown[kind]["steps"][-1]["count"] for kind in ("cards", "identities")
         )
-    found, ledger = results["machine"], results["ledger"]
-    yield (
-        f"{found['cpu']}, {found['cores']} cores, {found['memory_gib']} GiB, Linux {found['kernel']}, {found['file_system']}, journal "
-        f"{ledger['journal_mode']}; {found['rust']}, Python {found['python']}, switch {found['switch']}; "
-        f"load before {found['load_before']:.1f}; {results['date']}; {results['command']}"
-    )
-    others = statistics.median(
-        run[peer]["others_cpu"] for case in results["cases"] for run in case["rounds"] for peer in ("echo", "purchases")
-    )
-    yield f"CPU taken from this machine by others during a run: {others:.2f} cores (median)."
-    yield f"{ledger['approved']:,} purchases of {ledger['fen']:,} fen: terminals, ledger and journal agree."
+        progress(f"memory: {a_card:.0f} bytes a card, {an_identity:.0f} an identity, {held / connections:,.0f} an idle connection")
+        return {
+            "memory": {
+                "cards": cards,
+                "card_bytes": a_card,
+                "identities": identities,
+                "identity_bytes": an_identity,
+                "connections": connections,
+                "connection_bytes": held / connections,
+                "connection_kernel_bytes": kernel_held / connections,
+                "grown": {**grown, "connections": {"steps": idle}},
+            }
+        }
+
+    def _drive(
+        self,
+        server: Process,
+        connections: int,
+        depth: int,
+        *,
+        by: str = "drive",
+        seconds: float | None = None,
+        warm_up: float | None = None,
+        more: tuple[str, ...] = (),
+    ) -> Figures:
+        return self._driver.drive(
+            server,
+            connections,
+            depth,
+            self._scale.seconds if seconds is None else seconds,
+            self._scale.warm_up if warm_up is None else warm_up,
+            by=by,
+            more=("--histogram", *more),
+        )
+
+    def _drive_switch(
+        self, switch: Switch, connections: int, depth: int, *, seconds: float | None = None, more: tuple[str, ...] = ()
+    ) -> Figures:
+        before = switch.statistics()["journal"]
+        run = self._drive(switch, connections, depth, seconds=seconds, more=more)
+        after = switch.statistics()["journal"]
+        batches = max(1, after["sync"]["count"] - before["sync"]["count"])
+        run["batch_records"] = (after["batch_records"]["sum"] - before["batch_records"]["sum"]) / batches
+        run["sync_us"] = (after["sync"]["sum"] - before["sync"]["sum"]) / batches
+        return run
 
 
-def progress(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def _until(reached: Callable[[], bool], otherwise: str, seconds: float = 60.0) -> None:
+    patience = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > patience:
+            raise BenchmarkFailed(f"{otherwise} within {seconds:.0f} s")
+        time.sleep(0.02)
+
+
+def _command(options: argparse.Namespace) -> str:
+    """What to type for the same figures, and nothing that does not change them."""
+    if options.rehearsal or options.quick:
+        return f"benchmarks/run.py {'--rehearsal' if options.rehearsal else '--quick'}"
+    return "make bench"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print the table, write the JSON."""
-    parser = argparse.ArgumentParser(prog="benchmarks/run.py", description="Durable purchases a second beside a bare echo.")
-    parser.add_argument("--quick", action="store_true", help="about 20 seconds instead of two minutes")
+    """Measure, print the tables, write the JSON."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/run.py", description="Durable purchases a second beside a bare echo, PostgreSQL and Redis."
+    )
+    parser.add_argument("--quick", action="store_true", help="about 40 seconds instead of eight minutes")
     parser.add_argument("--rehearsal", action="store_true", help="tiny, and with any build: a test that it runs; figures mean nothing")
     parser.add_argument("--driver", type=Path, default=ROOT / "target" / "release" / "switch_benchmarks", metavar="FILE")
-    parser.add_argument("--folder", type=Path, default=ROOT / "target", help="where the switch's data goes: on the disk to measure")
+    parser.add_argument("--folder", type=Path, default=ROOT / "target", help="where all data goes: on the disk to measure")
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="also write all figures there")
     options = parser.parse_args(arguments)
     scale = REHEARSAL if options.rehearsal else QUICK if options.quick else FULL
@@ -431,31 +412,24 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.rehearsal and file_system(folder) in {"tmpfs", "ramfs"}:
         parser.error(f"{folder} is in memory, where nothing is durable; name a folder on a disk with --folder")
     try:
-        results = {
+        results: Figures = {
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "command": " ".join(["benchmarks/run.py", *(sys.argv[1:] if arguments is None else arguments)]),
+            "command": _command(options),
             "machine": machine(folder),
         }
-        with _work_folder(folder) as work:
-            tills = scale.rounds * sum(connections for connections, _ in scale.cases) + scale.cases[0][0]
-            files = make_campus(tills, scale.cards).write(work)
-            results |= measure(scale, Driver(options.driver, work, scale, rehearsal=options.rehearsal), work, files)
+        with work_folder(folder) as work:
+            campus = make_campus(scale.tills, scale.cards)
+            files = campus.write(work)
+            driver = Driver(options.driver, work, rehearsal=options.rehearsal)
+            results |= Measuring(scale, driver, work, campus, files).all()
     except BenchmarkFailed as failure:
         print(f"benchmarks/run.py: {failure}", file=sys.stderr)
         return 1
-    print("\n".join(table(results)))
+    results["targets"] = judge(results)
+    print("\n".join(report(results)))
     if options.output is not None:
         options.output.write_text(json.dumps(results, indent=1) + "\n")
     return 0
-
-
-@contextlib.contextmanager
-def _work_folder(parent: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="benchmark-", dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def binaries() -> Path:
 
 
 class EmbeddedPostgres:
-    """A PostgreSQL server in `folder`.
+    """A PostgreSQL server in `folder`, with `settings` of its own beside or instead of the usual ones.
 
     Resource handling: `supervise` owns the server from its start to its stop. `start` and `stop` do the same by hand, and whoever
     calls `start` must call `stop`. All three belong to the thread that runs trio, and that thread must outlive the server.
@@ -157,6 +157,7 @@ class EmbeddedPostgres:
         self,
         folder: Path,
         *,
+        settings: Mapping[str, str] | None = None,
         launches: Sequence[_Launch] | None = None,
         start_seconds: float = 60.0,
         stop_seconds: float = 30.0,
@@ -164,6 +165,7 @@ class EmbeddedPostgres:
         self._folder = folder.absolute()
         self._cluster = self._folder / "cluster"
         self._log = self._folder / "postgresql.log"
+        self._settings = {**SETTINGS, **(settings or {})}
         self._launches = launches
         self._start_seconds = start_seconds
         self._stop_seconds = stop_seconds
@@ -274,7 +276,7 @@ class EmbeddedPostgres:
         """Start `postgres`; also returns where in the log its messages begin."""
         if self._log.exists() and self._log.stat().st_size > LOG_BYTES_MAX:
             self._log.replace(self._log.with_suffix(".log.old"))
-        settings = {**SETTINGS, "unix_socket_directories": str(socket_folder)}
+        settings = {**self._settings, "unix_socket_directories": str(socket_folder)}
         command = [*launch.wrapper, str(binaries() / "postgres"), "-D", str(self._cluster)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]

@@ -1,36 +1,46 @@
-//! Terminals at the other end of the wire: one thread, one connection a terminal, each with its own key and session.
+//! Terminals at the other end of the wire: one thread, many connections, each terminal with its own key and session.
 //!
-//! Closed loop: every terminal has `depth` purchases under way and sends the next when an answer has come. One answer that is
-//! late beyond reason, wrong in any byte or not approved ends the run: a figure is given only where everything was right.
+//! Closed loop: every terminal has `depth` requests under way and asks the next when an answer has come. Open loop: what is
+//! asked when was set before the run; what is late, by whosever fault, is sent as soon as possible, and its latency counts from the
+//! moment for which it was set, so that a peer that stands still is not spared what would have come meanwhile. One answer
+//! that is missing, wrong in any byte or a decline that was not allowed ends the run: a figure is given only where everything was
+//! right.
 //!
-//! How it works: level-triggered epoll; for each readable socket one `recv`, its answers checked, the purchases that take their
-//! place encoded and sent in one `send`. Figures are of a window after the warm-up; answers outside it are checked and counted in
-//! the totals, which the ledger must agree with, but not in the rate.
+//! How it works: level-triggered epoll; for each readable socket one `recv`, its answers checked, the requests that take their
+//! place encoded and sent in one `send`. Between waits, what has become due is sent, each in a `send` of its own. The wait ends when
+//! the next is due, by the kernel's precise timers; in the last microseconds before it the driver polls instead. Figures are of a
+//! window after the warm-up: in the closed loop of answers that came in it, in the open loop of what was due in it. Everything
+//! outside is checked and counted in the totals, which the ledger must agree with.
 
-use std::collections::VecDeque;
 use std::hint::black_box;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::iter::Peekable;
+use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
 
-use hdrhistogram::Histogram;
 use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
-use serde_json::{Value, json};
-use switch_core::card_number::CardNumber;
 use switch_core::iso8583::Message;
 use switch_core::iso8583::frame::{self, Split};
+use switch_core::ledger::Response;
 use switch_core::reactor::wall_clock;
 
 use crate::Failure;
-use crate::terminal::{Campus, Clock, Purchase, Stamp, Terminal, sample_reply};
+use crate::chance::{Cards, Mix};
+use crate::crowd::{Crowd, Seat};
+use crate::figures::Tally;
+use crate::link::{Link, PATIENCE};
+use crate::schedule::Arrival;
+use crate::terminal::{Clock, Errand, Operation, Request, Stamp, sample_reply};
 
 const EVENTS_MAX: usize = 1024;
 const READ_BYTES: usize = 64 << 10;
-/// Without any answer for so long, the run has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Nanoseconds before something is due in which the driver polls: waking it would take as long.
+const POLLED: u64 = 20_000;
+/// What is due that is sent before answers have their turn, at most.
+const SENT_AT_ONCE: usize = 64;
+const SECOND: u64 = 1_000_000_000;
 
 /// Who answers.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,238 +51,412 @@ pub(crate) enum Peer {
     Echo,
 }
 
-/// One run.
-pub(crate) struct Plan {
+/// What decides when a terminal asks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loop {
+    /// The answer before.
+    Closed,
+    /// The schedule.
+    Open,
+}
+
+/// How a run goes.
+pub(crate) struct Rules {
     pub(crate) peer: Peer,
-    pub(crate) address: SocketAddr,
-    /// Where the campus's files are.
-    pub(crate) campus: PathBuf,
-    /// The first terminal to use: a terminal's numbers are spent once a day, so each run takes others.
-    pub(crate) first_terminal: usize,
-    pub(crate) connections: usize,
-    /// Purchases under way on each connection.
+    pub(crate) pace: Loop,
+    /// Requests that a terminal may have under way.
     pub(crate) depth: usize,
-    pub(crate) warm_up: Duration,
-    pub(crate) measured: Duration,
+    /// What is asked where the schedule leaves it open.
+    pub(crate) mix: Mix,
+    /// Whether a card may be refused.
+    pub(crate) allow_declines: bool,
+    /// Whether every answer must have as many bytes as the echo's, for the two to be compared.
+    pub(crate) as_long_as_echo: bool,
+    /// The window, in nanoseconds from the beginning.
+    pub(crate) opens: u64,
+    pub(crate) closes: u64,
+    /// Whether a line is printed each second.
+    pub(crate) progress: bool,
 }
 
-struct Connection {
-    stream: TcpStream,
-    terminal: Terminal,
-    under_way: VecDeque<Purchase>,
-    partial: Vec<u8>,
-}
-
-/// What was counted.
-struct Tally {
-    /// Nanoseconds from send to answer, of the answers in the window.
-    latency: Histogram<u64>,
-    /// All answers, in and out of the window.
-    answers: u64,
-    /// Fen of them all.
-    fen: u64,
-    in_window: bool,
-}
-
-/// Runs a plan and gives its figures.
-pub(crate) fn drive(plan: &Plan) -> Result<Value, Failure> {
-    let campus = Campus::read(&plan.campus)?;
-    let tills = campus.tills.iter().skip(plan.first_terminal).take(plan.connections);
-    let mut connections =
-        tills.map(|till| Connection::open(plan.address, Terminal::new(till))).collect::<Result<Vec<_>, Failure>>()?;
-    if connections.len() < plan.connections {
-        return Err(format!("there are not {} terminals from number {} on", plan.connections, plan.first_terminal).into());
-    }
-    let mut clock = Clock::new()?;
-    if plan.peer == Peer::Switch {
-        sign_on(&mut connections, clock.stamp(wall_clock()))?;
-    }
-    let mut run = Run {
-        peer: plan.peer,
-        cards: &campus.cards,
-        began: Instant::now(),
-        input: vec![0; READ_BYTES],
-        output: Vec::new(),
-        expected: sample_reply(),
-        tally: Tally { latency: Histogram::new_with_bounds(1_000, 60_000_000_000, 3)?, answers: 0, fen: 0, in_window: false },
-    };
-    let (window, client_cpu) = run.all(plan, &mut connections, &mut clock)?;
-    let Tally { latency, answers, fen, .. } = run.tally;
-    Ok(json!({
-        "connections": plan.connections,
-        "depth": plan.depth,
-        "window_ns": window,
-        "answers": latency.len(),
-        "latency_ns": {
-            "p50": latency.value_at_quantile(0.5),
-            "p90": latency.value_at_quantile(0.9),
-            "p99": latency.value_at_quantile(0.99),
-            "p999": latency.value_at_quantile(0.999),
-            "max": latency.max(),
-        },
-        "client_cpu_ns": client_cpu,
-        "answers_total": answers,
-        "fen_total": fen,
-    }))
-}
-
-/// All terminals ask before the first answer is read, so that they share the journal's batches.
-fn sign_on(connections: &mut [Connection], stamp: Stamp) -> Result<(), Failure> {
-    let mut frame = Vec::new();
-    for connection in &mut *connections {
-        frame.clear();
-        connection.terminal.sign_on(stamp, &mut frame);
-        connection.stream.write_all(&frame)?;
-    }
-    for connection in connections {
-        let mut length = [0; frame::LENGTH_BYTES];
-        connection.stream.set_nonblocking(false)?;
-        connection.stream.read_exact(&mut length)?;
-        frame.resize(usize::from(u16::from_be_bytes(length)), 0);
-        connection.stream.read_exact(&mut frame)?;
-        connection.terminal.signed_on(&frame)?;
-        connection.stream.set_nonblocking(true)?;
-    }
-    Ok(())
-}
-
-impl Connection {
-    fn open(address: SocketAddr, terminal: Terminal) -> Result<Self, Failure> {
-        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_nonblocking(true)?;
-        Ok(Self { stream, terminal, under_way: VecDeque::new(), partial: Vec::new() })
-    }
-
-    /// Writes a purchase behind those in `output`.
-    fn purchase(&mut self, cards: &[CardNumber], stamp: Stamp, now: u64, output: &mut Vec<u8>) {
-        let purchase = self.terminal.purchase(cards, stamp, now, output);
-        self.under_way.push_back(purchase);
-    }
-
-    fn send(&mut self, output: &[u8]) -> Result<(), Failure> {
-        // At the depths that are driven, what is under way is far below a socket's buffer.
-        let sent = self.stream.write(output)?;
-        if sent == output.len() { Ok(()) } else { Err("a socket took less than was sent; drive with less depth".into()) }
+impl Rules {
+    /// Whether something that was due at this moment of the open loop is of the window.
+    const fn counts(&self, due: u64) -> bool {
+        self.opens <= due && due < self.closes
     }
 }
 
-struct Run<'a> {
-    peer: Peer,
-    cards: &'a [CardNumber],
+/// What a run gives.
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    /// The window's length in nanoseconds; in the open loop to the last answer.
+    pub(crate) window: u64,
+    /// This process's CPU time in it, in nanoseconds.
+    pub(crate) cpu: u64,
+}
+
+/// One run.
+pub(crate) struct Driver<'a> {
+    rules: Rules,
+    crowd: &'a mut Crowd,
+    /// None where the schedule names every card.
+    cards: Option<Cards>,
+    arrivals: Peekable<Box<dyn Iterator<Item = Arrival> + 'a>>,
+    clock: &'a mut Clock,
+    stamp: Stamp,
+    epoll: OwnedFd,
     began: Instant,
     input: Vec<u8>,
     output: Vec<u8>,
     /// The echo's constant answer.
     expected: Vec<u8>,
     tally: Tally,
+    /// Answers that are still to come, those to what is held too.
+    owed: usize,
+    /// Since when nothing has come although something is owed.
+    quiet_since: u64,
+    /// When the window opened, with the CPU time until then.
+    opened: Option<(u64, u64)>,
+    closed: Option<(u64, u64)>,
+    progress: Progress,
 }
 
-impl Run<'_> {
+/// What the last line of progress said.
+struct Progress {
+    next: u64,
+    answers: u64,
+}
+
+impl<'a> Driver<'a> {
+    pub(crate) fn new(
+        rules: Rules,
+        crowd: &'a mut Crowd,
+        cards: Option<Cards>,
+        arrivals: Box<dyn Iterator<Item = Arrival> + 'a>,
+        clock: &'a mut Clock,
+    ) -> Result<Self, Failure> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (index, link) in crowd.links.iter().enumerate() {
+            epoll::add(&epoll, link.descriptor(), epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
+        }
+        Ok(Self {
+            crowd,
+            cards,
+            arrivals: arrivals.peekable(),
+            stamp: clock.stamp(wall_clock()),
+            clock,
+            epoll,
+            began: Instant::now(),
+            input: vec![0; READ_BYTES],
+            output: Vec::new(),
+            expected: sample_reply(),
+            tally: Tally::new()?,
+            owed: 0,
+            quiet_since: 0,
+            opened: None,
+            closed: None,
+            progress: Progress { next: if rules.progress { SECOND } else { u64::MAX }, answers: 0 },
+            rules,
+        })
+    }
+
+    /// Nanoseconds since the run began.
     fn now(&self) -> u64 {
         self.began.elapsed().as_nanos() as u64
     }
 
-    /// Warm-up, window, and the answers still owed. Gives the window's length and this process's CPU time in it, in nanoseconds.
-    fn all(&mut self, plan: &Plan, connections: &mut [Connection], clock: &mut Clock) -> Result<(u64, u64), Failure> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let opens = self.now() + plan.warm_up.as_nanos() as u64;
-        let closes = opens + plan.measured.as_nanos() as u64;
-        for (index, connection) in connections.iter_mut().enumerate() {
-            epoll::add(&epoll, connection.stream.as_fd(), epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
-            self.output.clear();
-            let (stamp, now) = (clock.stamp(wall_clock()), self.now());
-            (0..plan.depth).for_each(|_| connection.purchase(self.cards, stamp, now, &mut self.output));
-            connection.send(&self.output)?;
+    /// Warm-up, window, and the answers still owed.
+    pub(crate) fn run(mut self) -> Result<Outcome, Failure> {
+        // By default the kernel may let a thread sleep 50 µs longer than it asked for.
+        rustix::thread::set_current_timer_slack(NonZeroU64::new(1))?;
+        self.began = Instant::now();
+        if self.rules.pace == Loop::Closed {
+            self.fill()?;
         }
-        let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        let mut window = None;
-        let mut measured = None;
-        let mut owed = plan.connections * plan.depth;
-        while owed > 0 {
+        loop {
+            self.send_due()?;
+            if self.is_over() {
+                break;
+            }
+            let timeout = self.timeout();
             events.clear();
-            epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout))?;
-            if events.is_empty() {
-                return Err(format!("{owed} answers have not come within {} s", PATIENCE.as_secs()).into());
+            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
             }
-            let now = self.now();
-            if window.is_none() && now >= opens {
-                window = Some((now, cpu_nanoseconds()));
-                self.tally.in_window = true;
-            }
-            if let (Some((since, cpu)), None, true) = (window, measured, now >= closes) {
-                measured = Some((now - since, cpu_nanoseconds() - cpu));
-                self.tally.in_window = false;
-            }
-            let stamp = clock.stamp(wall_clock());
+            self.look_at_the_clock()?;
             for event in &events {
-                let connection = &mut connections[event.data.u64() as usize];
-                let answered = self.take_answers(connection, measured.is_none().then_some(stamp))?;
-                if measured.is_some() {
-                    owed -= answered;
+                let (flags, index) = (event.flags, event.data.u64() as usize);
+                if flags.contains(epoll::EventFlags::OUT) && self.crowd.links[index].send_rest()? {
+                    self.watch(index, epoll::EventFlags::IN)?;
+                }
+                if flags.intersects(epoll::EventFlags::IN | epoll::EventFlags::HUP | epoll::EventFlags::ERR) {
+                    self.take_answers(index)?;
                 }
             }
         }
-        measured.ok_or_else(|| "the window never closed".into())
+        let (since, cpu) = self.opened.ok_or("the window never opened")?;
+        let (until, cpu_until) = match (self.rules.pace, self.closed) {
+            (Loop::Closed, Some(closed)) => closed,
+            _ => (self.now(), cpu_nanoseconds()),
+        };
+        Ok(Outcome { tally: self.tally, window: until - since, cpu: cpu_until - cpu })
     }
 
-    /// Reads a socket, checks the answers, and sends as many purchases if there is a `stamp` for them.
-    fn take_answers(&mut self, connection: &mut Connection, stamp: Option<Stamp>) -> Result<usize, Failure> {
-        let mut filled = connection.partial.len();
-        self.input[..filled].copy_from_slice(&connection.partial);
-        connection.partial.clear();
-        match connection.stream.read(&mut self.input[filled..])? {
-            0 => return Err("the peer has closed a connection".into()),
-            count => filled += count,
-        }
-        let now = self.now();
-        let (mut taken, mut answered) = (0, 0);
-        while let Split::Frame { message, consumed, .. } = frame::split(&self.input[taken..filled]) {
-            let reply = Message::parse(message)?;
-            let wire = &self.input[taken..taken + consumed];
-            let purchase = check(self.peer, connection, &reply, wire, &self.expected)?;
-            if self.tally.in_window {
-                self.tally.latency.record(now - purchase.sent)?;
-            }
-            self.tally.answers += 1;
-            self.tally.fen += purchase.amount;
-            taken += consumed;
-            answered += 1;
-        }
-        connection.partial.extend_from_slice(&self.input[taken..filled]);
-        if let Some(stamp) = stamp.filter(|_| answered > 0) {
+    /// Gives every terminal as much to do as it may have under way.
+    fn fill(&mut self) -> Result<(), Failure> {
+        for seat in 0..self.crowd.seats.len() {
+            let now = self.now();
             self.output.clear();
-            (0..answered).for_each(|_| connection.purchase(self.cards, stamp, now, &mut self.output));
-            connection.send(&self.output)?;
+            for _ in 0..self.rules.depth {
+                self.ask(seat as u32, now, None)?;
+            }
+            self.owed += self.rules.depth;
+            self.send(self.crowd.seats[seat].link as usize)?;
         }
-        Ok(answered)
+        self.quiet_since = self.now();
+        Ok(())
+    }
+
+    /// Opens and closes the window, tells the progress, and gives up on a peer that has answered nothing for long.
+    fn look_at_the_clock(&mut self) -> Result<(), Failure> {
+        let now = self.now();
+        self.stamp = self.clock.stamp(wall_clock());
+        if self.opened.is_none() && now >= self.rules.opens {
+            self.opened = Some((now, cpu_nanoseconds()));
+        }
+        if self.closed.is_none() && now >= self.rules.closes {
+            self.closed = Some((now, cpu_nanoseconds()));
+        }
+        if now >= self.progress.next {
+            self.tell_progress(now)?;
+        }
+        if self.owed > 0 && now - self.quiet_since >= PATIENCE.as_nanos() as u64 {
+            return Err(format!("{} answers have not come within {} s", self.owed, PATIENCE.as_secs()).into());
+        }
+        Ok(())
+    }
+
+    fn is_over(&mut self) -> bool {
+        self.closed.is_some() && self.owed == 0 && self.arrivals.peek().is_none()
+    }
+
+    /// How long there is nothing to do but to wait for answers.
+    fn timeout(&mut self) -> Timespec {
+        let now = self.now();
+        let mut wake = self.progress.next;
+        if self.owed > 0 {
+            wake = wake.min(self.quiet_since + PATIENCE.as_nanos() as u64);
+        }
+        for bound in [(self.opened.is_none(), self.rules.opens), (self.closed.is_none(), self.rules.closes)] {
+            if bound.0 {
+                wake = wake.min(bound.1);
+            }
+        }
+        if let Some(arrival) = self.arrivals.peek() {
+            wake = wake.min(if arrival.due <= now + POLLED { 0 } else { arrival.due });
+        }
+        let rest = wake.saturating_sub(now);
+        Timespec { tv_sec: (rest / SECOND).cast_signed(), tv_nsec: (rest % SECOND).cast_signed() }
+    }
+
+    fn tell_progress(&mut self, now: u64) -> Result<(), Failure> {
+        let answers = self.tally.total - self.progress.answers;
+        let behind = self.progress.next;
+        self.progress = Progress { next: now - now % SECOND + SECOND, answers: self.tally.total };
+        let latency = self.tally.latency()?;
+        #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
+        let (rate, p50, p99) = (
+            answers as f64 / (1.0 + (now - behind) as f64 / SECOND as f64),
+            latency.value_at_quantile(0.5) as f64 / 1e6,
+            latency.value_at_quantile(0.99) as f64 / 1e6,
+        );
+        eprintln!(
+            "{} s: {rate:.0} answers a second, {} in all, {} owed; latency so far p50 {p50:.3} ms, p99 {p99:.3} ms",
+            now / SECOND,
+            self.tally.total,
+            self.owed
+        );
+        Ok(())
+    }
+
+    /// Sends what has become due, or leaves it with its terminal where that may ask no more.
+    fn send_due(&mut self) -> Result<(), Failure> {
+        if self.arrivals.peek().is_none() {
+            return Ok(());
+        }
+        self.stamp = self.clock.stamp(wall_clock());
+        for _ in 0..SENT_AT_ONCE {
+            let now = self.now();
+            let Some(arrival) = self.arrivals.next_if(|arrival| arrival.due <= now) else { return Ok(()) };
+            let counts = self.rules.counts(arrival.due);
+            if self.owed == 0 {
+                self.quiet_since = now;
+            }
+            self.owed += 1;
+            let seat = &mut self.crowd.seats[arrival.seat as usize];
+            if seat.under_way >= self.rules.depth {
+                seat.held.push_back(arrival);
+                self.tally.held += u64::from(counts);
+            } else {
+                let link = seat.link as usize;
+                self.output.clear();
+                self.ask(arrival.seat, arrival.due, arrival.errand)?;
+                self.send(link)?;
+            }
+            if counts {
+                self.tally.late(now - arrival.due);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a request behind those in `output`; what is asked is drawn if it is not said.
+    #[inline]
+    fn ask(&mut self, index: u32, due: u64, errand: Option<Errand>) -> Result<(), Failure> {
+        let seat = &mut self.crowd.seats[index as usize];
+        let errand = match (errand, &mut self.cards) {
+            (Some(errand), _) => errand,
+            (None, Some(cards)) => draw(self.rules.mix, cards, seat),
+            (None, None) => return Err("nothing says what is to be asked".into()),
+        };
+        if seat.terminal.is_spent() {
+            return Err("a terminal has used its 999,999 numbers of a day; drive more terminals".into());
+        }
+        let mut request = seat.terminal.ask(&errand, self.stamp, due, &mut self.output);
+        request.seat = index;
+        seat.under_way += 1;
+        self.crowd.links[seat.link as usize].under_way.push_back(request);
+        Ok(())
+    }
+
+    fn send(&mut self, link: usize) -> Result<(), Failure> {
+        if self.crowd.links[link].send(&self.output)? {
+            self.watch(link, epoll::EventFlags::IN | epoll::EventFlags::OUT)?;
+        }
+        Ok(())
+    }
+
+    fn watch(&self, link: usize, flags: epoll::EventFlags) -> Result<(), Failure> {
+        let descriptor = self.crowd.links[link].descriptor();
+        Ok(epoll::modify(&self.epoll, descriptor, epoll::EventData::new_u64(link as u64), flags)?)
+    }
+
+    /// Reads a socket, checks the answers, and sends what may be asked in their place.
+    fn take_answers(&mut self, index: usize) -> Result<(), Failure> {
+        let mut input = std::mem::take(&mut self.input);
+        let filled = self.crowd.links[index].read(&mut input)?;
+        let now = self.now();
+        let mut taken = 0;
+        self.output.clear();
+        loop {
+            match frame::split(&input[taken..filled]) {
+                Split::Incomplete => break,
+                Split::Refused(error) => return Err(format!("the peer sent what is no frame: {error}").into()),
+                Split::Frame { message, consumed, .. } => {
+                    self.take_answer(index, now, message, &input[taken..taken + consumed])?;
+                    taken += consumed;
+                }
+            }
+        }
+        self.crowd.links[index].keep(&input[taken..filled]);
+        self.input = input;
+        if taken > 0 {
+            self.quiet_since = now;
+        }
+        if self.output.is_empty() { Ok(()) } else { self.send(index) }
+    }
+
+    /// Checks an answer, counts it, and writes what its terminal asks next.
+    #[inline]
+    fn take_answer(&mut self, index: usize, now: u64, message: &[u8], wire: &[u8]) -> Result<(), Failure> {
+        let reply = Message::parse(message)?;
+        let Crowd { seats, links } = &mut *self.crowd;
+        let request = find(self.rules.peer, &mut links[index], seats, &reply).ok_or("an answer came that nobody had asked for")?;
+        let seat = &mut seats[request.seat as usize];
+        let response = check(&self.rules, seat, &request, &reply, message, wire, &self.expected)?;
+        let counts = match self.rules.pace {
+            Loop::Closed => self.opened.is_some() && self.closed.is_none(),
+            Loop::Open => self.rules.counts(request.due),
+        };
+        self.tally.answer(request.operation, response, counts.then(|| now.saturating_sub(request.due)));
+        let place = request.seat;
+        seat.terminal.take(request, response, &reply, message);
+        seat.under_way -= 1;
+        if let Some(held) = seat.held.pop_front() {
+            self.owed -= 1;
+            self.ask(place, held.due, held.errand)
+        } else if self.rules.pace == Loop::Closed && self.closed.is_none() {
+            self.ask(place, now, None)
+        } else {
+            self.owed -= 1;
+            Ok(())
+        }
     }
 }
 
-/// Finds the purchase that a reply answers, and checks it.
-fn check(peer: Peer, connection: &mut Connection, reply: &Message<'_>, wire: &[u8], expected: &[u8]) -> Result<Purchase, Failure> {
-    let stan = reply.number(11);
+/// What a terminal asks next. Where it has no purchase yet that it could reverse or repeat, it makes one.
+#[inline]
+fn draw(mix: Mix, cards: &mut Cards, seat: &Seat) -> Errand {
+    match mix.draw() {
+        Operation::Balance => Errand::Balance { card: cards.draw() },
+        Operation::Reversal if seat.terminal.can_reverse() => Errand::Reversal,
+        Operation::Repeat if seat.terminal.can_repeat() => Errand::Repeat,
+        _ => Errand::purchase(cards.draw()),
+    }
+}
+
+/// Takes the request that a reply answers from what is under way.
+#[inline]
+fn find(peer: Peer, link: &mut Link, seats: &[Seat], reply: &Message<'_>) -> Option<Request> {
+    let (stan, terminal) = (reply.number(11), reply.text(41));
+    let asked = |request: &Request| {
+        Some(u64::from(request.stan)) == stan && Some(&seats[request.seat as usize].terminal.id()[..]) == terminal
+    };
     let place = match peer {
-        Peer::Switch => connection.under_way.iter().position(|purchase| Some(u64::from(purchase.stan)) == stan),
+        Peer::Switch => link.under_way.iter().position(asked),
         Peer::Echo => black_box(stan).map(|_| 0),
     };
-    let purchase = place.and_then(|place| connection.under_way.remove(place)).ok_or("an answer came that nobody had asked for")?;
-    let fault = connection.terminal.mistrust(&purchase, reply);
-    match peer {
-        Peer::Switch if wire.len() != expected.len() => {
-            Err(format!("an answer has {} bytes and the echo's {}: not comparable", wire.len(), expected.len()).into())
-        }
-        Peer::Switch => fault.map_or(Ok(purchase), |fault| Err(format!("{fault}: {reply:?} {:?}", reply.text(39)).into())),
+    link.under_way.remove(place?)
+}
+
+/// What the reply says, if it may be believed.
+#[inline]
+fn check(
+    rules: &Rules,
+    seat: &Seat,
+    request: &Request,
+    reply: &Message<'_>,
+    message: &[u8],
+    wire: &[u8],
+    expected: &[u8],
+) -> Result<Response, Failure> {
+    let terminal = &seat.terminal;
+    let said = terminal.mistrust(request, reply).and_then(|response| {
+        let doubt = terminal.disbelieve(request, response, reply, message, rules.allow_declines);
+        doubt.map_or(Ok(response), Err)
+    });
+    match rules.peer {
         Peer::Echo => {
-            black_box(fault);
-            if wire == expected { Ok(purchase) } else { Err("the echo answered something else".into()) }
+            black_box(said).ok();
+            if wire == expected { Ok(Response::Approved) } else { Err("the echo answered something else".into()) }
         }
+        Peer::Switch => match said {
+            Ok(_) if rules.as_long_as_echo && wire.len() != expected.len() => {
+                Err(format!("an answer has {} bytes and the echo's {}: not comparable", wire.len(), expected.len()).into())
+            }
+            Ok(response) => Ok(response),
+            Err(fault) => {
+                let code = reply.text(39).map_or("none".into(), String::from_utf8_lossy);
+                Err(format!("an answer to a {} is not good, {fault}: {reply:?}, response code {code}", request.operation.name())
+                    .into())
+            }
+        },
     }
 }
 
-fn cpu_nanoseconds() -> u64 {
+pub(crate) fn cpu_nanoseconds() -> u64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     (time.tv_sec * 1_000_000_000 + time.tv_nsec).cast_unsigned()
 }

@@ -10,15 +10,18 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use switch_core::authorizer::{Authorizer, Log, Replies, Settings};
+use switch_core::card_number::CardNumber;
 use switch_core::import::import;
 use switch_core::iso8583::Message;
 use switch_core::iso8583::frame::{self, Split};
-use switch_core::ledger::{Ledger, Policy};
+use switch_core::ledger::{Command, Ledger, Policy, Response};
 use switch_core::mac::KeyEncryptionKey;
 use switch_core::reactor::wall_clock;
 
 use crate::Failure;
-use crate::terminal::{Campus, Clock, Purchase, Terminal};
+use crate::campus::Campus;
+use crate::made;
+use crate::terminal::{Clock, Errand, Memory, Request, Terminal};
 
 /// Purchases between two looks at the clock: few enough that their frames stay in the cache, as in the pump.
 const BLOCK: usize = 512;
@@ -28,7 +31,6 @@ const TERMINALS: usize = 256;
 const BATCH_BYTES: usize = 1 << 20;
 
 /// A batch of the journal that is never written.
-#[derive(Default)]
 struct Batch {
     position: u64,
     bytes: Vec<u8>,
@@ -54,8 +56,23 @@ impl Log for Batch {
     }
 }
 
-/// Makes `purchases` purchases on the campus in `folder` and gives the time that one took.
-pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure> {
+/// A ledger with so many cards, and their numbers. Ten million of them as a file to import would take minutes.
+fn with_cards(count: u64) -> (Ledger, Vec<CardNumber>) {
+    let mut ledger = Ledger::new();
+    let numbers = (0..count).map(|index| {
+        let command = made::card(index);
+        let outcome = ledger.apply(wall_clock(), &command);
+        assert!(outcome.response.is_remembered(), "a card that is made here is taken");
+        let Command::Card { number, .. } = command else { unreachable!("a card is made by the command for it") };
+        number
+    });
+    let numbers = numbers.collect();
+    (ledger, numbers)
+}
+
+/// Makes `purchases` purchases on the campus in `folder` and gives the time that one took; by so many `cards`, if said, instead of
+/// the campus's own.
+pub(crate) fn measure(folder: &Path, purchases: usize, cards: Option<u64>) -> Result<Value, Failure> {
     let settings = Settings {
         policy: Policy { amount_max: 5_000_000, identity_days: 8 },
         timezone: "UTC".to_owned(),
@@ -63,14 +80,21 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
         accept_date: None,
     };
     let nonces = || fastrand::u64(..).to_be_bytes();
-    let mut core = Authorizer::new(Ledger::new(), Batch::default(), settings, nonces, wall_clock())?;
-    for name in ["merchants.csv", "terminals.csv", "cards.csv"] {
+    let mut campus = Campus::read(folder)?;
+    let mut ledger = Ledger::new();
+    let mut files = vec!["merchants.csv", "terminals.csv"];
+    match cards {
+        Some(count) => (ledger, campus.cards) = with_cards(count),
+        None => files.push("cards.csv"),
+    }
+    let batch = Batch { position: ledger.position(), bytes: Vec::new() };
+    let mut core = Authorizer::new(ledger, batch, settings, nonces, wall_clock())?;
+    for name in files {
         import(&mut core, wall_clock(), name, &fs::read(folder.join(name))?)?;
     }
-    let campus = Campus::read(folder)?;
     let mut replies = Replies::default();
     let mut clock = Clock::new()?;
-    let mut terminals: Vec<Terminal> = campus.tills.iter().take(TERMINALS).map(Terminal::new).collect();
+    let mut terminals: Vec<Terminal> = campus.tills.iter().take(TERMINALS).map(|till| Terminal::new(till, Memory::NONE)).collect();
     let turns = terminals.len();
     if turns == 0 || campus.cards.is_empty() {
         return Err("the campus has no tills or no cards".into());
@@ -85,7 +109,7 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
     }
     // Of one purchase, on the average over a block; one entry a block.
     let mut nanoseconds = Vec::new();
-    let mut asked: Vec<Purchase> = Vec::with_capacity(BLOCK);
+    let mut asked: Vec<Request> = Vec::with_capacity(BLOCK);
     for block in 0..purchases.div_ceil(BLOCK) {
         requests.clear();
         replies.durable.clear();
@@ -94,7 +118,8 @@ pub(crate) fn measure(folder: &Path, purchases: usize) -> Result<Value, Failure>
         let first = block * BLOCK;
         for index in first..first + BLOCK {
             let terminal = &mut terminals[index % turns];
-            asked.push(terminal.purchase(&campus.cards, stamp, 0, &mut requests));
+            let card = campus.cards[fastrand::usize(..campus.cards.len())];
+            asked.push(terminal.ask(&Errand::purchase(card), stamp, 0, &mut requests));
         }
         let began = Instant::now();
         handle_all(&mut core, &requests, &mut replies)?;
@@ -122,14 +147,16 @@ fn handle_all(core: &mut Authorizer<Batch>, requests: &[u8], replies: &mut Repli
     Ok(())
 }
 
-fn check_all(terminals: &[Terminal], first: usize, asked: &[Purchase], answers: &[u8]) -> Result<(), Failure> {
+fn check_all(terminals: &[Terminal], first: usize, asked: &[Request], answers: &[u8]) -> Result<(), Failure> {
     let mut ahead = answers;
-    for (offset, purchase) in asked.iter().enumerate() {
+    for (offset, request) in asked.iter().enumerate() {
         let Split::Frame { message, consumed, .. } = frame::split(ahead) else { return Err("an answer is missing".into()) };
         ahead = &ahead[consumed..];
         let reply = Message::parse(message)?;
-        if let Some(fault) = terminals[(first + offset) % terminals.len()].mistrust(purchase, &reply) {
-            return Err(format!("{fault}: {reply:?} {:?}", reply.text(39)).into());
+        match terminals[(first + offset) % terminals.len()].mistrust(request, &reply) {
+            Ok(Response::Approved) => {}
+            Ok(response) => return Err(format!("a purchase was answered {}", response.code()).into()),
+            Err(fault) => return Err(format!("{fault}: {reply:?} {:?}", reply.text(39)).into()),
         }
     }
     Ok(())

@@ -7,24 +7,14 @@ use std::path::Path;
 use std::time::Instant;
 
 use serde_json::{Value, json};
-use switch_core::calendar::Date;
-use switch_core::card_number::CardNumber;
 use switch_core::journal::{Journal, Locked, Options};
 use switch_core::ledger::command::encode;
-use switch_core::ledger::identities::{Content, Echo, Family, Identity};
-use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
-use switch_core::ledger::{Command, Ledger, Policy, PurseChoice, Request};
+use switch_core::ledger::{Command, Ledger};
 use switch_core::replica::Replica;
-use switch_core::session::KeySlot;
 use switch_core::snapshot;
 
 use crate::Failure;
-
-/// Tills, each of which has STANs for a million purchases a day.
-const TILLS: u32 = 256;
-const TODAY: Date = Date(9_824);
-const NOW: u64 = 1_795_320_000_000_000;
-const PURSE_FEN: i64 = 99_999_999;
+use crate::made::{self, NOW, TODAY};
 
 /// What is made and measured.
 pub(crate) struct Scale {
@@ -62,50 +52,15 @@ impl Making {
     }
 }
 
-fn card(index: u64) -> CardNumber {
-    let digits = format!("6230{index:012}");
-    CardNumber::from_digits(digits.as_bytes()).expect("sixteen digits")
-}
-
 fn make(folder: &Path, options: &Options, scale: &Scale) -> Result<Ledger, Failure> {
     Journal::create(folder, options)?;
     let journal = Journal::open(folder, options, &mut |_, _| Ok(()))?;
     let mut making = Making { ledger: Ledger::new(), journal, record: Vec::new() };
-    let merchant = MerchantId::new("M1").expect("short");
-    let parties = [
-        Command::Policy(Policy { amount_max: 5_000_000, identity_days: 8 }),
-        Command::Cutover(TODAY),
-        Command::Merchant { id: merchant, name: "Canteen", category: Category::Canteen, fee_bp: 0 },
-    ];
-    making.decide_all(scale.batch, parties.into_iter())?;
-    let tills = (0..TILLS).map(|number| Command::Terminal {
-        id: format!("T{number:07}").into_bytes().try_into().expect("eight bytes"),
-        merchant: 0,
-        kind: TerminalKind::Pos,
-        zone: Zone::new("").expect("short"),
-        wrapped_key: [1; 24],
-    });
-    making.decide_all(scale.batch, tills)?;
-    let cards = (0..scale.cards).map(|index| Command::Card {
-        number: card(index),
-        holder: HolderId::new(&format!("H{index:09}")).expect("short"),
-        class: CardClass::Student,
-        status: CardStatus::Active,
-        expires: Date(u16::MAX),
-        opening: [PURSE_FEN, 10_000],
-    });
-    making.decide_all(scale.batch, cards)?;
+    making.decide_all(scale.batch, made::parties())?;
+    making.decide_all(scale.batch, (0..scale.cards).map(made::card))?;
     let mut chance = fastrand::Rng::with_seed(1);
-    let purchases = (making.ledger.position()..scale.records).map(|index| {
-        let (till, stan) = ((index % u64::from(TILLS)) as u32, (index / u64::from(TILLS) % 1_000_000) as u32);
-        let content = Content::new(Some(card(chance.u64(..scale.cards))), Some(0), Some(chance.u64(1..900)), true);
-        let identity = Identity::new(Family::Financial, till, TODAY, stan);
-        let echo = Echo::new(120_000, None, Some(1), None, true);
-        Command::Purchase {
-            request: Request { identity, content, echo, slot: KeySlot::Current, mti: 200 },
-            purse: PurseChoice::Policy,
-        }
-    });
+    let purchases = (making.ledger.position()..scale.records)
+        .map(|index| made::purchase(index, TODAY, chance.u64(..scale.cards), chance.u64(1..900)));
     making.decide_all(scale.batch, purchases)?;
     Ok(making.ledger)
 }
