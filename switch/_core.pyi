@@ -89,8 +89,8 @@ class Chunk:
     def last(self) -> int:
         """Balances and parties are as they stood after this position."""
     @property
-    def business_dates(self) -> list[str]:
-        """The dates that occur, YYYY-MM-DD, in order."""
+    def business_date(self) -> str:
+        """The business date of its rows, YYYY-MM-DD. A cutover is the last record of a chunk."""
     @property
     def tables(self) -> Mapping[str, bytes]:
         """Complete streams by table; only tables that have rows."""
@@ -144,7 +144,7 @@ class Replica:
     def advance(self, until: int) -> None:
         """Apply records up to and including `until` without making rows."""
     def collect(self, records_max: int) -> Chunk | None:
-        """Apply up to `records_max` further durable records and give their rows; None where there is none."""
+        """Apply up to `records_max` further durable records, a cutover at last, and give their rows; None where there is none."""
     def accounts(self) -> bytes:
         """JSON: [[account, kind, owner, balance, holds], ...], every account, by number."""
     def digest(self) -> str:

@@ -38,15 +38,16 @@ from typing import Final, Literal, Protocol, TypeVar
 import msgspec
 
 from switch import _core, config, settlement
-from switch.settlement import Chunk, Followed, PositionMoved, Settlement, SettlementRefused
+from switch.priority import give_way
+from switch.settlement import SLICE_RECORDS, Chunk, Followed, PositionMoved, Settlement, SettlementRefused
 
 __all__ = ["Follower", "Journal", "Progress", "Replica", "Upkeep", "main"]
 
-RECORDS_MAX: Final = 8192
-"""Records in a chunk: enough that a commit's fixed costs vanish while catching up, few enough to hold two in memory."""
-
 CHUNKS_MAX: Final = 2
-"""Chunks in memory: the one that commits and the one after it."""
+"""Chunks in memory: the one that commits and the one after it. A chunk has a slice's records at most: some 75 MB while catching up."""
+
+CAUGHT_UP_RECORDS: Final = 8192
+"""PostgreSQL is as good as up to date when it is no further behind."""
 
 ADVANCE_MAX: Final = 262_144
 """Records replayed at a time while catching up with PostgreSQL, so that a signal to stop is seen in between."""
@@ -272,7 +273,7 @@ class Follower:
     def _snapshot_is_due(self, upkeep: Upkeep, replica: Replica) -> bool:
         since = self._progress.settled - self._progress.snapshot
         # While it catches up with many days, each would make a snapshot that the next one replaces.
-        is_caught_up = self._progress.durable - self._progress.settled < RECORDS_MAX
+        is_caught_up = self._progress.durable - self._progress.settled < CAUGHT_UP_RECORDS
         return since >= upkeep.snapshot_records or (since > 0 and is_caught_up and replica.business_date > self._snapshot_date)
 
     async def _look_after_journal(self, replica: Replica) -> None:
@@ -365,7 +366,9 @@ class Follower:
     def _encode(self) -> None:
         """Begin to encode the next chunk, unless two are in hand."""
         if self._encoding is None and len(self._chunks) < CHUNKS_MAX:
-            self._encoding = self._on_thread(self._held().collect, RECORDS_MAX)
+            replica = self._held()
+            next_record = replica.position + 1
+            self._encoding = self._on_thread(replica.collect, SLICE_RECORDS - next_record % SLICE_RECORDS)
 
     async def _encoded(self) -> None:
         """Wait for the chunk that is being encoded, if any, and queue it."""
@@ -401,6 +404,7 @@ def main(journal: config.Journal, address: str, *, upkeep: bool) -> int:
     `upkeep`: it looks after the journal too. Not where it follows into another database than the switch's own: what that one has is
     no measure of what may go.
     """
+    give_way(os.getpid())
     kept = Upkeep(snapshot_records=journal.snapshot_records, old_segments=journal.old_segments, archive=journal.archive)
     return asyncio.run(serve(JournalFolder(journal.folder, journal.archive), kept if upkeep else None, address))
 

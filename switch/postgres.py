@@ -7,10 +7,14 @@ What always holds:
 - One launcher at a time has the folder (a file lock), so a server found running there without it belongs to a launcher that
   was killed, and may be stopped.
 - The server never outlives the switch for long: the kernel interrupts it when the thread that started it ends, however that was.
+- Once it is up, its processes give way to whatever else wants the processors: terminals are answered first.
 
 How it works: `postgres` runs in the foreground as a child of the thread that runs trio. It is not started by `trio.open_process`,
 which forks in a worker thread: the death signal would come when that thread has been idle for some seconds. Readiness is read
 where `pg_ctl` reads it, from the last line of `postmaster.pid`. Death is seen by a pidfd.
+
+New processes of the server are looked for as long as it runs (`switch.priority`). Its start, its recovery and the making of a cluster are
+not slowed down.
 
 PostgreSQL refuses to run as root. Started by root, it gets a user namespace in which root is called by another name, so that the
 files stay root's; where that is refused (many containers), it runs as `nobody`, who is given the folder, and who may pass
@@ -35,6 +39,8 @@ from pathlib import Path
 from typing import Final
 
 import trio
+
+from switch.priority import give_way
 
 __all__ = ["EmbeddedPostgres", "PostgresError", "PostgresStatistics", "binaries"]
 
@@ -62,6 +68,9 @@ PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 30.0
 # A server that ran this long before it died is started again without the pauses that earlier deaths had earned.
 STEADY_SECONDS: Final = 60.0
+
+# A process that has just begun is rarely the one that works: reports and the follower come with connections that stay.
+GIVE_WAY_POLL_SECONDS: Final = 1.0
 
 # What lets `nobody` enter folders that are closed to it, such as root's own home.
 PASS_THROUGH: Final = ("--inh-caps=-all,+dac_override", "--ambient-caps=-all,+dac_override")
@@ -192,7 +201,7 @@ class EmbeddedPostgres:
             while True:
                 began = trio.current_time()
                 if self._process is not None:
-                    await _gone(self._process.pid)
+                    await self._watch(self._process.pid)
                     code = self._process.wait()
                     self._forget(code)
                     logger.error("the embedded database ended with code %d: %s", code, self._tail())
@@ -208,6 +217,13 @@ class EmbeddedPostgres:
                     logger.warning("the embedded database runs again")
         finally:
             await self.stop()
+
+    async def _watch(self, postmaster: int) -> None:
+        """Wait until the server is gone; meanwhile its processes are made to give way."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_keep_behind, postmaster)
+            await _gone(postmaster)
+            nursery.cancel_scope.cancel()
 
     async def start(self) -> None:
         """Bring the server up, making the cluster first where there is none; returns when it accepts connections.
@@ -534,6 +550,21 @@ def _give(folder: Path, uid: int, gid: int) -> None:
         for name in (*folders, *files):
             os.chown(Path(place) / name, uid, gid, follow_symlinks=False)
     os.chown(folder, uid, gid)
+
+
+async def _keep_behind(postmaster: int) -> None:
+    """Have the server's processes give way, new ones as they come."""
+    done: set[int] = set()
+    while True:
+        processes = {postmaster, *_children(postmaster)}
+        done &= processes
+        done |= {pid for pid in processes - done if give_way(pid)}
+        await trio.sleep(GIVE_WAY_POLL_SECONDS)
+
+
+def _children(pid: int) -> Iterator[int]:
+    for number in " ".join(_lines(Path(f"/proc/{pid}/task/{pid}/children"))).split():
+        yield int(number)
 
 
 async def _gone(pid: int) -> None:

@@ -8,8 +8,10 @@ before as its condition. So every record arrives once and in order, whatever die
 follows one journal for ever; another one's records are refused.
 
 How it works: a chunk brings each table's rows as a complete binary COPY stream, encoded by the core. Rows that are only
-ever added go straight into their table. Rows that are the newest state of something go into a temporary table of the same
-shape and from there over the old ones.
+ever added go straight into their table. What there is most of is kept by business date and slice of the journal: the first chunk of a
+slice goes into tables that are still without indexes and become part of their day at its end, so that the indexes are built at one go;
+while much is to be caught up with, every chunk is a slice. Rows that are the newest state of something go into a temporary table of
+the same shape and from there over the old ones.
 
 Asyncio, because asyncpg knows nothing else; the process that follows the journal and the offline commands use it, the
 switch itself (trio) does not.
@@ -18,7 +20,7 @@ switch itself (trio) does not.
 import contextlib
 import datetime
 import importlib.resources
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Final, Literal, NamedTuple, Protocol, Self
 
 import asyncpg
@@ -33,6 +35,12 @@ COMMAND_SECONDS: Final = 120.0
 
 CLOSE_SECONDS: Final = 2.0
 """For an orderly goodbye; after that the connection is dropped."""
+
+SLICE_RECORDS: Final = 262_144
+"""Positions of the journal in a slice. Fixed for ever: the tables of databases out there are cut so (migration 3)."""
+
+COPY_BYTES: Final = 256 * 1024
+"""Of a stream that are handed over at a time, so that the next ones need not be copied before the server has taken these."""
 
 MIGRATION_LOCK: Final = 0x43414D505553
 """The advisory lock under which the schema is changed ("CAMPUS")."""
@@ -50,7 +58,7 @@ class PositionMoved(Exception):
 
 
 class Chunk(Protocol):
-    """A run of records as rows. `tables` maps a table's name to its complete binary COPY stream."""
+    """A run of records as rows, all in one slice. `tables` maps a table's name to its complete binary COPY stream."""
 
     @property
     def first(self) -> int:
@@ -61,8 +69,8 @@ class Chunk(Protocol):
         """The position of its last record, as of which its newest states are."""
 
     @property
-    def business_dates(self) -> Collection[str]:
-        """The business dates (`YYYY-MM-DD`) that its rows belong to."""
+    def business_date(self) -> str:
+        """The business date (`YYYY-MM-DD`) that its rows belong to."""
 
     @property
     def tables(self) -> Mapping[str, bytes]:
@@ -116,6 +124,8 @@ class _Table(NamedTuple):
     columns: tuple[str, ...]
     key: str | None = None
     """Of a table that holds newest states; None: rows are only ever added."""
+    is_sliced: bool = False
+    """Whether it is kept by business date and slice."""
 
 
 TABLES: Final = {
@@ -123,9 +133,10 @@ TABLES: Final = {
         (
             *("position", "business_date", "at", "operation", "response", "terminal_id", "merchant_id", "card_number", "holder_id"),
             *("stan", "local_time", "amount", "cash", "subsidy", "original", "cash_after", "subsidy_after", "batch_number"),
-        )
+        ),
+        is_sliced=True,
     ),
-    "posting": _Table(("position", "business_date", "line", "debit_account", "credit_account", "amount")),
+    "posting": _Table(("position", "business_date", "line", "debit_account", "credit_account", "amount"), is_sliced=True),
     "operator_action": _Table(("position", "at", "action", "detail")),
     "account": _Table(("account", "kind", "owner", "balance", "holds"), key="account"),
     "cardholder": _Table(("holder_id", "cash_account", "subsidy_account"), key="holder_id"),
@@ -143,6 +154,8 @@ SESSION: Final = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
     "client_min_messages": "warning",
+    # Room for the newest states of a whole slice.
+    "temp_buffers": "32MB",
 }
 
 
@@ -152,7 +165,7 @@ class Settlement:
     def __init__(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         self._connection = connection
         # What earlier transactions on this connection have made already.
-        self._open_dates: set[str] = set()
+        self._open_slices: set[tuple[str, int]] = set()
         self._staged: set[str] = set()
 
     @classmethod
@@ -233,7 +246,10 @@ class Settlement:
         Raises `PositionMoved` where the database is elsewhere. Raised by anything in `LOST` while it commits, it leaves open
         whether it did; the position tells.
         """
-        dates = [date for date in chunk.business_dates if date not in self._open_dates]
+        slice_number = chunk.first // SLICE_RECORDS
+        assert chunk.last // SLICE_RECORDS == slice_number, "a chunk lies in one slice"
+        opened = (chunk.business_date, slice_number)
+        is_sliced = any(TABLES[name].is_sliced for name in chunk.tables)
         async with self._connection.transaction():
             # First, so that of two followers the second waits here and then finds the position moved.
             moved = await self._connection.execute(
@@ -245,35 +261,52 @@ class Settlement:
             )
             if moved != "UPDATE 1":
                 raise PositionMoved(f"Somebody else moved the settlement database away from record {chunk.first - 1}; reading where it is.")
-            for date in dates:
-                await self._connection.execute("SELECT open_business_date($1)", datetime.date.fromisoformat(date))
+            date = datetime.date.fromisoformat(chunk.business_date)
+            is_new = False
+            if is_sliced and opened not in self._open_slices:
+                is_new = await self._connection.fetchval("SELECT open_slice($1, $2)", date, slice_number)
             for name, rows in chunk.tables.items():
-                await self._add(name, TABLES[name], rows)
-        self._open_dates.update(dates)
+                table = TABLES[name]
+                if table.key is not None:
+                    await self._overwrite(name, table, table.key, rows)
+                elif table.is_sliced and is_new:
+                    # Frozen, because nobody can have seen the table yet: its pages are then written once, and not again by a vacuum.
+                    await self._copy(f"{name}_{date:%Y_%m_%d}_{slice_number}", table, rows, freeze=True)
+                else:
+                    await self._copy(name, table, rows)
+            if is_new:
+                await self._connection.execute("SELECT attach_slice($1, $2)", date, slice_number)
+        if is_sliced:
+            self._open_slices.add(opened)
         self._staged.update(chunk.tables)
 
-    async def _add(self, name: str, table: _Table, rows: bytes) -> None:
-        if table.key is None:
-            await self._copy(name, table, rows)
-            return
+    async def _overwrite(self, name: str, table: _Table, key: str, rows: bytes) -> None:
+        """Put rows over those with the same key, and add those whose key is new."""
         changed = f"changed_{name}"
         if name not in self._staged:
             # Emptied in place by every commit: a TRUNCATE would leave dead rows in the system catalogue each time.
             await self._connection.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {changed} (LIKE {name}) ON COMMIT DELETE ROWS")
-        await self._copy(changed, table, rows, schema="pg_temp")
+        copied = await self._copy(changed, table, rows, schema="pg_temp")
         columns = ", ".join(table.columns)
-        updates = ", ".join(f"{column} = excluded.{column}" for column in table.columns if column != table.key)
-        await self._connection.execute(
-            f"INSERT INTO {name} ({columns}) SELECT {columns} FROM pg_temp.{changed}"  # noqa: S608
-            f" ON CONFLICT ({table.key}) DO UPDATE SET {updates}"
+        updates = ", ".join(f"{column} = {changed}.{column}" for column in table.columns if column != key)
+        # By the key, whatever the planner believes: reading all accounts for some thousands of them would be dear with a million cards.
+        updated = await self._connection.execute(
+            "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
+            f" UPDATE {name} SET {updates} FROM pg_temp.{changed} WHERE {name}.{key} = {changed}.{key}"  # noqa: S608
         )
+        if _rows(updated) < _rows(copied):
+            await self._connection.execute(
+                f"INSERT INTO {name} ({columns}) SELECT {columns} FROM pg_temp.{changed} ON CONFLICT ({key}) DO NOTHING"  # noqa: S608
+            )
 
-    async def _copy(self, name: str, table: _Table, rows: bytes, schema: str | None = None) -> None:
-        # An iterator of one, because asyncpg takes bytes for the name of a file.
+    async def _copy(self, name: str, table: _Table, rows: bytes, schema: str | None = None, *, freeze: bool = False) -> str:
         async def stream() -> AsyncIterator[bytes]:
-            yield rows
+            for start in range(0, len(rows), COPY_BYTES):
+                yield rows[start : start + COPY_BYTES]
 
-        await self._connection.copy_to_table(name, source=stream(), columns=table.columns, schema_name=schema, format="binary")
+        return await self._connection.copy_to_table(
+            name, source=stream(), columns=table.columns, schema_name=schema, format="binary", freeze=freeze
+        )
 
     async def books(self) -> Books:
         """Everything that a reconciliation compares, all of one moment. Reads every posting."""
@@ -312,6 +345,11 @@ class Settlement:
         """
         rows = await self._connection.fetch(f"SELECT {by}, sum(amount)::bigint FROM spending GROUP BY 1")  # noqa: S608
         return {row[0]: row[1] for row in rows}
+
+
+def _rows(status: str) -> int:
+    """How many rows a statement was about, by what the server says at its end, such as `COPY 12`."""
+    return int(status.rpartition(" ")[2])
 
 
 def reason(error: BaseException) -> str:

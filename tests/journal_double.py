@@ -90,7 +90,7 @@ def posting(position: int) -> Posting | None:
 class Chunk(NamedTuple):
     first: int
     last: int
-    business_dates: list[str]
+    business_date: str
     tables: dict[str, bytes]
     rows: int
     hash: str
@@ -204,7 +204,9 @@ class Replica:
     def collect(self, records_max: int) -> Chunk | None:
         with self._borrow():
             first = self._position + 1
-            self._position = max(self._position, min(self._position + min(records_max, self._records_max), self._mark()))
+            # As with the extension's, the rows of a chunk are of one business date.
+            day_ends = first + (RECORDS_A_DAY - 1 - first % RECORDS_A_DAY)
+            self._position = max(self._position, min(self._position + min(records_max, self._records_max), self._mark(), day_ends))
             return self._encode(first, self._position) if first <= self._position else None
 
     def _encode(self, first: int, last: int) -> Chunk:
@@ -233,7 +235,7 @@ class Replica:
         return Chunk(
             first=first,
             last=last,
-            business_dates=sorted({business_date(position).isoformat() for position in range(first, last + 1)}),
+            business_date=business_date(first).isoformat(),
             tables={table: copy_stream(content) for table, content in filled.items()},
             rows=sum(len(content) for content in filled.values()),
             hash=history(last),

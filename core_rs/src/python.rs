@@ -228,7 +228,7 @@ fn open(
 struct Chunk {
     first: u64,
     last: u64,
-    business_dates: Vec<String>,
+    business_date: String,
     tables: Py<PyDict>,
     rows: u64,
     hash: String,
@@ -322,7 +322,7 @@ impl PythonReplica {
         Ok(Some(Chunk {
             first: chunk.first,
             last: chunk.last,
-            business_dates: chunk.business_dates.iter().map(ToString::to_string).collect(),
+            business_date: chunk.business_date.to_string(),
             tables: tables.unbind(),
             rows: chunk.rows,
             hash: hex(chunk.hash),

@@ -12,7 +12,7 @@ use crate::calendar::Date;
 use crate::card_number::CardNumber;
 use crate::copy::{CopyStream, Row};
 use crate::journal::{self, Bookmark, DurableMark, FolderStorage, Hash, Identity, JournalError, Reader, Records, Storage};
-use crate::ledger::command::{Decoded, touched};
+use crate::ledger::command::{Decoded, is_cutover, touched};
 use crate::ledger::{Command, Ledger, Outcome, Request};
 use crate::snapshot::{self, Loaded, load_newest};
 
@@ -39,14 +39,14 @@ pub struct Replica {
     chunks: u64,
 }
 
-/// The rows of some records that follow each other.
+/// The rows of some records that follow each other, all of one business date: a cutover is the last of a chunk.
 pub struct Chunk {
     /// The first record.
     pub first: u64,
     /// The last record. Balances and parties are as they stood after it.
     pub last: u64,
-    /// The business dates that occur, in order.
-    pub business_dates: Vec<Date>,
+    /// The business date of all of them but a cutover at the end, which has no rows by date.
+    pub business_date: Date,
     /// Complete binary COPY streams by table; only tables that have rows.
     pub tables: Vec<(&'static str, Vec<u8>)>,
     /// Rows in all of them.
@@ -176,11 +176,13 @@ impl Replica {
         Ok(true)
     }
 
-    /// Applies records up to and including `until`, or as far as `durable` goes, and gives each to `each`.
+    /// Applies records up to and including `until`, or as far as `durable` goes, and gives each to `each`. Where it `pauses`, a
+    /// cutover is the last.
     fn follow(
         &mut self,
         until: u64,
         durable: u64,
+        pauses: bool,
         each: &mut impl FnMut(&Ledger, &Decoded<'_>, &Outcome),
     ) -> Result<(), JournalError> {
         while self.ledger.position() < until {
@@ -188,10 +190,18 @@ impl Replica {
                 return Ok(());
             }
             let first = self.ledger.position() + 1;
-            let records = Records::new(&self.batch[self.taken..], first).take_while(|(position, _)| *position <= until);
+            let mut paused = false;
+            let records = Records::new(&self.batch[self.taken..], first).take_while(|(position, record)| {
+                let taken = !paused && *position <= until;
+                paused |= taken && pauses && is_cutover(record);
+                taken
+            });
             self.ledger.replay_all(records, each)?;
             let (_, rest) = Records::new(&self.batch[self.taken..], first).after(self.ledger.position()).payload();
             self.taken = self.batch.len() - rest.len();
+            if paused {
+                break;
+            }
         }
         Ok(())
     }
@@ -208,10 +218,11 @@ impl Replica {
                 self.ledger.position()
             ));
         }
-        self.follow(until, durable, &mut |_, _, _| {}).map_err(|error| error.to_string())
+        self.follow(until, durable, false, &mut |_, _, _| {}).map_err(|error| error.to_string())
     }
 
-    /// The rows of the next records, up to `records_max` of them; `None` where no further record is durable.
+    /// The rows of the next records, up to `records_max` of them and no further than the next cutover; `None` where no further
+    /// record is durable.
     ///
     /// # Errors
     /// The journal's.
@@ -226,7 +237,8 @@ impl Replica {
         let mut rows = Rows::new(until - first + 1);
         let mut touched_at = std::mem::take(&mut self.touched);
         let chunk_number = self.chunks;
-        self.follow(until, durable, &mut |ledger, decoded, outcome| {
+        let business_date = self.ledger.business_date();
+        self.follow(until, durable, true, &mut |ledger, decoded, outcome| {
             rows.add(ledger, decoded, outcome);
             touched_at.resize(ledger.accounts().count() as usize, 0);
             for account in touched(outcome) {
@@ -236,7 +248,7 @@ impl Replica {
             }
         })?;
         self.touched = touched_at;
-        Ok(Some(rows.finish(&self.ledger, first, self.hash())))
+        Ok(Some(rows.finish(&self.ledger, first, business_date, self.hash())))
     }
 
     /// Every account: number, kind, owner, balance, holds.
@@ -260,7 +272,6 @@ struct Rows {
     merchants: BTreeSet<u32>,
     terminals: BTreeSet<u32>,
     cards: BTreeSet<u32>,
-    dates: BTreeSet<Date>,
 }
 
 impl Rows {
@@ -274,13 +285,11 @@ impl Rows {
             merchants: BTreeSet::new(),
             terminals: BTreeSet::new(),
             cards: BTreeSet::new(),
-            dates: BTreeSet::new(),
         }
     }
 
     fn add(&mut self, ledger: &Ledger, decoded: &Decoded<'_>, outcome: &Outcome) {
         if let Some(request) = decoded.command.request() {
-            self.dates.insert(ledger.business_date());
             self.transaction(ledger, decoded, request, outcome);
         }
         let registry = ledger.registry();
@@ -300,7 +309,6 @@ impl Rows {
             Command::Purchase { .. } | Command::Reversal { .. } | Command::Unknown(_) => {}
         }
         for (line, movement) in (1..).zip(outcome.movements.as_slice()) {
-            self.dates.insert(ledger.business_date());
             self.postings
                 .row()
                 .i64(ledger.position().cast_signed())
@@ -354,7 +362,7 @@ impl Rows {
             .end();
     }
 
-    fn finish(mut self, ledger: &Ledger, first: u64, hash: Hash) -> Chunk {
+    fn finish(mut self, ledger: &Ledger, first: u64, business_date: Date, hash: Hash) -> Chunk {
         let registry = ledger.registry();
         let mut accounts = CopyStream::new(5, self.accounts.len() * 64);
         let mut holders = CopyStream::new(3, 0);
@@ -427,6 +435,6 @@ impl Rows {
         ];
         let rows = streams.iter().map(|(_, stream)| stream.rows()).sum();
         let tables = streams.into_iter().filter_map(|(name, stream)| stream.finish().map(|bytes| (name, bytes))).collect();
-        Chunk { first, last: ledger.position(), business_dates: self.dates.into_iter().collect(), tables, rows, hash }
+        Chunk { first, last: ledger.position(), business_date, tables, rows, hash }
     }
 }

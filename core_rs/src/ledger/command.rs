@@ -207,6 +207,12 @@ fn put_request(encoder: &mut Encoder<'_>, request: &Request) {
     encoder.u16(request.mti);
 }
 
+/// Whether these bytes are a record that moves the business date on.
+#[must_use]
+pub fn is_cutover(record: &[u8]) -> bool {
+    record.first() == Some(&CUTOVER)
+}
+
 /// Appends the record of a decided command to `out`.
 pub fn encode(out: &mut Vec<u8>, timestamp: Timestamp, command: &Command<'_>, outcome: &Outcome) {
     let mut encoder = Encoder(out);
