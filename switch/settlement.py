@@ -261,6 +261,9 @@ class Settlement:
             )
             if moved != "UPDATE 1":
                 raise PositionMoved(f"Somebody else moved the settlement database away from record {chunk.first - 1}; reading where it is.")
+            # Newest states are found by their key, whatever the planner believes: reading all accounts for some thousands of them would
+            # be dear with a million cards.
+            await self._connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
             date = datetime.date.fromisoformat(chunk.business_date)
             is_new = False
             if is_sliced and opened not in self._open_slices:
@@ -289,10 +292,8 @@ class Settlement:
         copied = await self._copy(changed, table, rows, schema="pg_temp")
         columns = ", ".join(table.columns)
         updates = ", ".join(f"{column} = {changed}.{column}" for column in table.columns if column != key)
-        # By the key, whatever the planner believes: reading all accounts for some thousands of them would be dear with a million cards.
         updated = await self._connection.execute(
-            "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
-            f" UPDATE {name} SET {updates} FROM pg_temp.{changed} WHERE {name}.{key} = {changed}.{key}"  # noqa: S608
+            f"UPDATE {name} SET {updates} FROM pg_temp.{changed} WHERE {name}.{key} = {changed}.{key}"  # noqa: S608
         )
         if _rows(updated) < _rows(copied):
             await self._connection.execute(

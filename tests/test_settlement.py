@@ -135,17 +135,16 @@ def test_a_slice_is_full_at_its_last_position(database_url: str, replica: Replic
         Replica.make_durable(tmp_path / "journal", border + 500)
         await settle(database_url)
         replica.advance(border - 101)
-        await execute(database_url, f"UPDATE journal_position SET position = {border - 101}")
+        await execute(database_url, f"UPDATE journal_position SET position = {border - 101}")  # noqa: S608
         chunks = [collect(replica, 100), *collect_until(replica, border + 300)]
-        assert [chunk.last for chunk in chunks][0] == border - 1
+        assert chunks[0].last == border - 1
         await settle(database_url, *chunks)
         await settle(database_url, *collect_until(replica, border + 500))
         (one, _), (other, bounds) = await fetch(database_url, TREE)
         assert (one[-2:], other[-2:]) == ("_0", "_1")
         assert bounds == f"FOR VALUES FROM ('{border}') TO ('{2 * border}')"
-        first, last = f"SELECT min(position), max(position), count(*) FROM {one}", f"SELECT min(position), max(position), count(*) FROM {other}"
-        assert await fetch(database_url, first) == [(border - 100, border - 1, 100)]
-        assert await fetch(database_url, last) == [(border, border + 500, 501)]
+        for name, held in ((one, (border - 100, border - 1, 100)), (other, (border, border + 500, 501))):
+            assert await fetch(database_url, f"SELECT min(position), max(position), count(*) FROM {name}") == [held]  # noqa: S608
         with pytest.raises(AssertionError, match="one slice"):
             await settle(database_url, chunks[0]._replace(last=border))
 
@@ -167,7 +166,7 @@ def test_every_slice_has_the_indexes_that_questions_need(database_url: str, repl
         await execute(database_url, "VACUUM ANALYZE")
         for condition, index in INDEXED.items():
             connection = await asyncpg.connect(database_url, server_settings={"enable_seqscan": "off"})
-            lines = [row[0] for row in await connection.fetch(f"EXPLAIN SELECT * FROM transaction WHERE {condition}")]
+            lines = [row[0] for row in await connection.fetch(f"EXPLAIN SELECT * FROM transaction WHERE {condition}")]  # noqa: S608
             await connection.close()
             slices = ["transaction_2026_11_23_0"] if "date" in condition else [f"transaction_2026_11_{day}_0" for day in (22, 23, 24)]
             for name in slices:
@@ -189,7 +188,7 @@ def test_a_position_is_never_there_twice(database_url: str, replica: Replica) ->
         await settle(database_url, chunk)
         for table in ("transaction", "posting"):
             with pytest.raises(asyncpg.UniqueViolationError):
-                await execute(database_url, f"INSERT INTO {table} SELECT * FROM {table} WHERE position = 99")
+                await execute(database_url, f"INSERT INTO {table} SELECT * FROM {table} WHERE position = 99")  # noqa: S608
         await execute(database_url, "TRUNCATE transaction, posting", "DROP TABLE transaction_2026_11_22, posting_2026_11_22")
         await execute(database_url, "UPDATE journal_position SET position = 0")
         header, trailer = 19, 2
@@ -202,9 +201,7 @@ def test_a_position_is_never_there_twice(database_url: str, replica: Replica) ->
     run_asyncio(run())
 
 
-def test_a_database_of_the_version_before_goes_on_where_it_is(
-    database_url: str, replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_of_the_version_before_goes_on_where_it_is(database_url: str, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         steps = settlement._migrations()
         old = collect_until(replica, 1200)
@@ -218,8 +215,7 @@ def test_a_database_of_the_version_before_goes_on_where_it_is(
             for name, rows in chunk.tables.items():
                 if settlement.TABLES[name].key is None or chunk.first == 1:
                     await connection.copy_to_table(name, source=io.BytesIO(rows), columns=settlement.TABLES[name].columns, format="binary")
-        balances = [account for account in replica._balances]
-        for account, balance in enumerate(balances):
+        for account, balance in enumerate(list(replica._balances)):
             await connection.execute("UPDATE account SET balance = $2 WHERE account = $1", account, balance)
         await connection.execute("UPDATE journal_position SET position = 1200")
         await connection.close()
