@@ -11,9 +11,10 @@ segments that no start needs any more. A snapshot is made only of a record that 
 a record that PostgreSQL has still to come to: so whatever goes is settled.
 
 How it works: a replica of the ledger (in the core) replays durable records and encodes their rows as chunks. While one chunk
-commits, the next is encoded on a thread of its own, with Python's lock released. When PostgreSQL fails, a new connection is made
-with growing pauses, and the position read there says which of the chunks in hand comes next; if none does, a fresh replica is
-replayed up to that position. When there is nothing to do, the journal's durable mark, a number in shared memory, is looked at.
+commits, the next is encoded on a thread of its own, with Python's lock released. While the journal grows, settlement takes its time: what
+PostgreSQL writes and syncs goes to the same disk, and a terminal whose record waits behind it would notice. When PostgreSQL fails, a new
+connection is made with growing pauses, and the position read there says which of the chunks in hand comes next; if none does, a fresh
+replica is replayed up to that position. When there is nothing to do, the journal's durable mark, a number in a file, is looked at.
 
 Asyncio and not trio, because asyncpg knows nothing else. What it does it says on stdout, a `Progress` a line. It ends on SIGTERM,
 once PostgreSQL has what was durable by then, and by itself when its parent, and with it the pipe on stdin, is gone.
@@ -41,7 +42,7 @@ from switch import _core, config, settlement
 from switch.priority import give_way
 from switch.settlement import SLICE_RECORDS, Chunk, Followed, PositionMoved, Settlement, SettlementRefused
 
-__all__ = ["Follower", "Journal", "Progress", "Replica", "Upkeep", "main"]
+__all__ = ["Follower", "Journal", "Pace", "Progress", "Replica", "Upkeep", "main"]
 
 CHUNKS_MAX: Final = 2
 """Chunks in memory: the one that commits and the one after it. A chunk has a slice's records at most: some 75 MB while catching up."""
@@ -51,6 +52,9 @@ CAUGHT_UP_RECORDS: Final = 8192
 
 ADVANCE_MAX: Final = 262_144
 """Records replayed at a time while catching up with PostgreSQL, so that a signal to stop is seen in between."""
+
+BESIDE_TERMINALS: Final = 50_000
+"""Records a second that are settled at most while the journal grows, or twice what it grows by if that is more."""
 
 POLL_SECONDS: Final = 0.02
 """Between two looks at the durable mark when all is settled; a record waits at most so long."""
@@ -167,6 +171,30 @@ class Upkeep(msgspec.Struct, frozen=True, kw_only=True):
     archive: Path
 
 
+class Pace:
+    """How long to wait between chunks, so that terminals do not notice. Times are in seconds, by any clock."""
+
+    def __init__(self, now: float, durable: int) -> None:
+        self._looked, self._durable = now, durable
+        self._began = now
+        self._records = 0
+
+    def settled(self, records: int) -> None:
+        """The chunk that was begun after the last pause had so many records."""
+        self._records = records
+
+    def pause(self, now: float, durable: int) -> float:
+        """The pause before the next chunk, with the journal durable up to `durable`; 0 while it does not grow."""
+        grown, elapsed = durable - self._durable, now - self._looked
+        spent, records = now - self._began, self._records
+        self._looked, self._durable, self._records = now, durable, 0
+        pause = 0.0
+        if grown > 0 and elapsed > 0:
+            pause = max(0.0, records / max(BESIDE_TERMINALS, 2 * grown / elapsed) - spent)
+        self._began = now + pause
+        return pause
+
+
 class Follower:
     """Brings one journal into one database.
 
@@ -226,9 +254,7 @@ class Follower:
                 if self._progress.settled > settled:
                     pause = BACKOFF_SECONDS[0]
                 # Jitter, so that followers that lost the same server do not come back at once.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause * random.uniform(0.5, 1.0)):  # noqa: S311 - no secret
-                        await self._stopping.wait()
+                await self._unless_stopped(pause * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
                 pause = min(pause * 2, pause_max)
         except (SettlementRefused, _core.CoreError) as refusal:
             self._note(error=str(refusal))
@@ -243,6 +269,7 @@ class Follower:
         """Commit chunk after chunk on one connection, until told to stop."""
         until: int | None = None
         replica = self._held()
+        pace = Pace(asyncio.get_running_loop().time(), replica.durable)
         while True:
             if self._encoding is None and replica.position == self._progress.settled and self._upkeep_is_due(replica):
                 await self._look_after_journal(replica)
@@ -259,9 +286,17 @@ class Follower:
             if not self._upkeep_is_due(replica):
                 # Otherwise the replica stays where PostgreSQL will be, and its snapshot is made there.
                 self._encode()
+            await self._unless_stopped(pace.pause(asyncio.get_running_loop().time(), self._progress.durable))
             await database.commit(self._identity, chunk)
+            pace.settled(chunk.last - chunk.first + 1)
             self._chunks.popleft()
             self._note(settled=chunk.last, rows=self._progress.rows + chunk.rows)
+
+    async def _unless_stopped(self, seconds: float) -> None:
+        """Wait so long, or until told to stop."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
 
     def _upkeep_is_due(self, replica: Replica) -> bool:
         """Whether there is something to do for the journal. To be asked only while the replica is not at work."""

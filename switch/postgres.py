@@ -79,6 +79,8 @@ PASS_THROUGH: Final = ("--inh-caps=-all,+dac_override", "--ambient-caps=-all,+da
 # nothing is kept for replication; what is committed is kept, because the follower's position is.
 SETTINGS: Final[Mapping[str, str]] = {
     "autovacuum": "on",
+    # What is written is sent on to the disk soon and in small parts: a sync of many megabytes at once holds up the journal's.
+    "backend_flush_after": "256kB",
     "checkpoint_timeout": "15min",
     "fsync": "on",
     "full_page_writes": "on",
@@ -89,15 +91,20 @@ SETTINGS: Final[Mapping[str, str]] = {
     "log_timezone": "UTC",
     "maintenance_work_mem": "64MB",
     "max_connections": "32",
+    # A question over all days takes a lock for each slice, its indexes too: room for some years of them.
+    "max_locks_per_transaction": "1024",
+    # The second processor is the terminals'.
+    "max_parallel_maintenance_workers": "0",
     "max_parallel_workers_per_gather": "0",
     "max_wal_senders": "0",
     "max_wal_size": "1GB",
     "min_wal_size": "128MB",
     "port": str(PORT),
-    "shared_buffers": "128MB",
+    "shared_buffers": "256MB",
     "synchronous_commit": "on",
     "timezone": "UTC",
     "unix_socket_permissions": "0700",
+    # Rows and indexes of a new slice need not be written twice: they are synced before their transaction commits (wal_skip_threshold).
     "wal_level": "minimal",
 }
 

@@ -290,9 +290,9 @@ class Settlement:
         columns = ", ".join(table.columns)
         updates = ", ".join(f"{column} = {changed}.{column}" for column in table.columns if column != key)
         # By the key, whatever the planner believes: reading all accounts for some thousands of them would be dear with a million cards.
+        await self._connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
         updated = await self._connection.execute(
-            "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;"
-            f" UPDATE {name} SET {updates} FROM pg_temp.{changed} WHERE {name}.{key} = {changed}.{key}"  # noqa: S608
+            f"UPDATE {name} SET {updates} FROM pg_temp.{changed} WHERE {name}.{key} = {changed}.{key}"  # noqa: S608
         )
         if _rows(updated) < _rows(copied):
             await self._connection.execute(

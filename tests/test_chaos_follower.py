@@ -32,16 +32,24 @@ ALIGNING: Final = [
     (("SELECT journal, position", "BEGIN"), False),
 ]
 MOVED: Final = "UPDATE journal_position"
+SLICING: Final = [
+    # Before there is any slice. The first chunk has the policy and the date, and no rows by date.
+    ((MOVED, "COMMIT;", MOVED, "open_slice"), True),
+    ((MOVED, "open_slice", COPY_DATA), True),
+    ((MOVED, "attach_slice"), False),
+    ((MOVED, "attach_slice"), True),
+    ((MOVED, "attach_slice", "COMMIT;"), False),
+]
 COMMITTING: Final = [
     ((MOVED,), False),
     ((MOVED,), True),
-    ((MOVED, "open_business_date"), True),
+    ((MOVED, "open_slice"), True),
     ((MOVED, "COPY"), True),
     ((MOVED, COPY_DATA), False),
     ((MOVED, COPY_DATA), True),
     ((MOVED, "CREATE TEMPORARY TABLE"), True),
-    ((MOVED, "INSERT INTO account"), False),
-    ((MOVED, "INSERT INTO account"), True),
+    ((MOVED, "UPDATE account"), False),
+    ((MOVED, "UPDATE account"), True),
     # In the second commit of a connection: while the first one ran, this one was encoded.
     ((MOVED, "COMMIT;", MOVED, COPY_DATA), False),
     ((MOVED, "COMMIT;"), False),
@@ -78,6 +86,11 @@ class Settling:
         made = await self._fetch("SELECT to_regclass('journal_position') IS NOT NULL")
         rows = await self._fetch("SELECT position FROM journal_position") if made == [(True,)] else []
         return int(rows[0][0]) if rows else 0
+
+    async def slices(self) -> int:
+        """Tables that hold a part of a day."""
+        ((count,),) = await self._fetch("SELECT count(*) FROM pg_class WHERE relkind = 'r' AND relname LIKE 'transaction_2%'")
+        return int(count)
 
     async def waiting(self) -> int:
         """Followers that wait for another one's commit."""
@@ -135,6 +148,9 @@ async def test_killed_at_every_step(settling: Settling) -> None:
     for steps, answered in [*CONNECTING, *MIGRATING, *ALIGNING]:
         await settling.dies(steps, answered)
         assert await settling.position() == 0
+    for steps, answered in SLICING:
+        await settling.dies(steps, answered)
+        assert await settling.slices() == 0
     for steps, answered in COMMITTING:
         before = await settling.position()
         await settling.dies(steps, answered)

@@ -21,12 +21,11 @@ def journal(tmp_path: Path, database_url: str) -> Path:
 
     async def settle() -> None:
         replica = Replica(folder)
-        chunk = replica.collect(SETTLED)
-        assert chunk is not None
         async with Settlement.connect(database_url) as database:
             await database.migrate()
             await database.follow(replica.identity)
-            await database.commit(replica.identity, chunk)
+            while chunk := replica.collect(SETTLED - replica.position):
+                await database.commit(replica.identity, chunk)
 
     run_asyncio(settle())
     return folder

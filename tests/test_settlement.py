@@ -1,5 +1,6 @@
 import asyncio
 import datetime
+import io
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from switch import settlement
 from switch.settlement import PositionMoved, Settlement, SettlementRefused
 from tests import journal_double as double
-from tests.conftest import fetch, run_asyncio
+from tests.conftest import execute, fetch, run_asyncio
 from tests.journal_double import Chunk, Replica
 
 JOURNAL = "00112233445566778899aabbccddeeff"
@@ -29,6 +30,14 @@ def collect(replica: Replica, records: int) -> Chunk:
     return chunk
 
 
+def collect_until(replica: Replica, position: int) -> list[Chunk]:
+    """As many chunks as it takes; each is of one business date."""
+    chunks = []
+    while replica.position < position:
+        chunks.append(collect(replica, position - replica.position))
+    return chunks
+
+
 async def settle(address: str, *chunks: Chunk) -> None:
     async with Settlement.connect(address) as database:
         await database.migrate()
@@ -44,6 +53,7 @@ def test_two_processes_may_make_the_schema_at_once(database_url: str) -> None:
         assert await fetch(database_url, "SELECT number, name FROM schema_migration") == [
             (1, "0001_settlement"),
             (2, "0002_history"),
+            (3, "0003_slices"),
         ]
         assert await fetch(database_url, "SELECT journal, position FROM journal_position") == [(JOURNAL, 0)]
 
@@ -56,7 +66,7 @@ def test_a_schema_from_the_future_is_refused(database_url: str) -> None:
         await fetch(database_url, "INSERT INTO schema_migration (number, name) VALUES (9999, 'later')")
         await settle(database_url)
 
-    with pytest.raises(SettlementRefused, match=r"schema version 9999.*knows 2"):
+    with pytest.raises(SettlementRefused, match=r"schema version 9999.*knows 3"):
         run_asyncio(run())
 
 
@@ -100,15 +110,124 @@ def test_rows_arrive_as_they_were_encoded(database_url: str, replica: Replica) -
 
 def test_each_business_date_has_its_partitions(database_url: str, replica: Replica) -> None:
     async def run() -> None:
-        await settle(database_url, collect(replica, 1500), collect(replica, 1500))
+        await settle(database_url, *collect_until(replica, 1500), *collect_until(replica, 3000))
         rows = await fetch(
             database_url,
             "SELECT tableoid::regclass::text, min(business_date), max(business_date), count(*) FROM transaction GROUP BY 1 ORDER BY 1",
         )
         dates = [datetime.date(2026, 11, day) for day in (22, 23, 24, 25)]
-        names = ["transaction_2026_11_22", "transaction_2026_11_23", "transaction_2026_11_24", "transaction_2026_11_25"]
+        names = ["transaction_2026_11_22_0", "transaction_2026_11_23_0", "transaction_2026_11_24_0", "transaction_2026_11_25_0"]
         counts = [999 - double.HOLDERS, 1000, 1000, 1]
         assert rows == list(zip(names, dates, dates, counts, strict=True))
+
+    run_asyncio(run())
+
+
+TREE = (
+    "SELECT relid::regclass::text, pg_get_expr(relpartbound, relid) FROM pg_partition_tree('transaction') JOIN pg_class ON oid = relid"
+    " WHERE isleaf ORDER BY 1"
+)
+
+
+def test_a_slice_is_full_at_its_last_position(database_url: str, replica: Replica, tmp_path: Path) -> None:
+    async def run() -> None:
+        border = settlement.SLICE_RECORDS
+        Replica.make_durable(tmp_path / "journal", border + 500)
+        await settle(database_url)
+        replica.advance(border - 101)
+        await execute(database_url, f"UPDATE journal_position SET position = {border - 101}")  # noqa: S608
+        chunks = [collect(replica, 100), *collect_until(replica, border + 300)]
+        assert chunks[0].last == border - 1
+        await settle(database_url, *chunks)
+        await settle(database_url, *collect_until(replica, border + 500))
+        (one, _), (other, bounds) = await fetch(database_url, TREE)
+        assert (one[-2:], other[-2:]) == ("_0", "_1")
+        assert bounds == f"FOR VALUES FROM ('{border}') TO ('{2 * border}')"
+        held = "SELECT tableoid::regclass::text, min(position), max(position), count(*) FROM transaction GROUP BY 1 ORDER BY 1"
+        assert await fetch(database_url, held) == [(one, border - 100, border - 1, 100), (other, border, border + 500, 501)]
+        with pytest.raises(AssertionError, match="one slice"):
+            await settle(database_url, chunks[0]._replace(last=border))
+
+    run_asyncio(run())
+
+
+INDEXED = {
+    "card_number = '620049'": "card_number_idx",
+    "merchant_id = 'M4'": "merchant_id_idx",
+    "terminal_id = 'T0000005'": "terminal_id_idx",
+    "business_date = '2026-11-23' AND position = 1500": "pkey",
+}
+
+
+def test_every_slice_has_the_indexes_that_questions_need(database_url: str, replica: Replica) -> None:
+    async def run() -> None:
+        # Slices that were filled before they had indexes, and afterwards too.
+        await settle(database_url, *collect_until(replica, 1500), *collect_until(replica, 1600), *collect_until(replica, 2500))
+        await execute(database_url, "VACUUM ANALYZE")
+        for condition, index in INDEXED.items():
+            connection = await asyncpg.connect(database_url, server_settings={"enable_seqscan": "off"})
+            lines = [row[0] for row in await connection.fetch(f"EXPLAIN SELECT * FROM transaction WHERE {condition}")]  # noqa: S608
+            await connection.close()
+            slices = ["transaction_2026_11_23_0"] if "date" in condition else [f"transaction_2026_11_{day}_0" for day in (22, 23, 24)]
+            for name in slices:
+                assert any(f"{name}_{index}" in line for line in lines), lines
+            assert not any("Seq Scan" in line for line in lines), lines
+        invalid = "SELECT count(*) FROM pg_index WHERE NOT (indisvalid AND indisready)"
+        assert await fetch(database_url, invalid) == [(0,)]
+        persistence = "SELECT DISTINCT relpersistence FROM pg_class WHERE relname LIKE 'transaction%' OR relname LIKE 'posting%'"
+        assert await fetch(database_url, persistence) == [(b"p",)], "all is kept as well as anything"
+
+    run_asyncio(run())
+
+
+def test_a_position_is_never_there_twice(database_url: str, replica: Replica) -> None:
+    """Whatever a follower believes: the key holds in a slice that got its rows before it had one, too."""
+
+    async def run() -> None:
+        chunk = collect(replica, 100)
+        await settle(database_url, chunk)
+        for table in ("transaction", "posting"):
+            with pytest.raises(asyncpg.UniqueViolationError):
+                await execute(database_url, f"INSERT INTO {table} SELECT * FROM {table} WHERE position = 99")  # noqa: S608
+        await execute(database_url, "TRUNCATE transaction, posting", "DROP TABLE transaction_2026_11_22, posting_2026_11_22")
+        await execute(database_url, "UPDATE journal_position SET position = 0")
+        header, trailer = 19, 2
+        rows = chunk.tables["transaction"]
+        doubled = rows[:-trailer] + rows[header:]
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await settle(database_url, chunk._replace(tables={**chunk.tables, "transaction": doubled}))
+        assert await fetch(database_url, "SELECT position FROM journal_position") == [(0,)]
+
+    run_asyncio(run())
+
+
+def test_a_database_of_the_version_before_goes_on_where_it_is(database_url: str, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        steps = settlement._migrations()
+        old = collect_until(replica, 1200)
+        with monkeypatch.context() as version_2:
+            version_2.setattr(settlement, "_migrations", lambda: steps[:2])
+            await settle(database_url)
+        connection = await asyncpg.connect(database_url)
+        for chunk in old:
+            # As that version settled.
+            await connection.execute("SELECT open_business_date($1)", datetime.date.fromisoformat(chunk.business_date))
+            for name, rows in chunk.tables.items():
+                if settlement.TABLES[name].key is None or chunk.first == 1:
+                    await connection.copy_to_table(name, source=io.BytesIO(rows), columns=settlement.TABLES[name].columns, format="binary")
+        for account, balance in enumerate(replica._balances):
+            await connection.execute("UPDATE account SET balance = $2 WHERE account = $1", account, balance)
+        await connection.execute("UPDATE journal_position SET position = 1200")
+        await connection.close()
+        await settle(database_url, *collect_until(replica, 3000))
+        slices = [name for name, _ in await fetch(database_url, TREE)]
+        assert slices == ["transaction_2026_11_22", "transaction_2026_11_23", "transaction_2026_11_24_0", "transaction_2026_11_25_0"]
+        counted = "SELECT count(*), count(DISTINCT position), min(position), max(position) FROM transaction"
+        assert await fetch(database_url, counted) == [(3000 - double.HOLDERS, 3000 - double.HOLDERS, double.HOLDERS + 1, 3000)]
+        async with Settlement.connect(database_url) as database:
+            books = await database.books()
+            assert await database.spent("merchant_id") == double.spent(3000)
+        assert {number: account.balance for number, account in books.accounts.items()} == books.posted
 
     run_asyncio(run())
 
@@ -120,7 +239,7 @@ def test_a_reader_does_not_hold_up_a_new_business_date(database_url: str, replic
         async with reader.transaction(isolation="repeatable_read"):
             before = await reader.fetchval("SELECT count(*) FROM transaction")
             async with asyncio.timeout(20):
-                await settle(database_url, collect(replica, 2000))
+                await settle(database_url, *collect_until(replica, 2000))
             assert await reader.fetchval("SELECT count(*) FROM transaction") == before
         await reader.close()
 
@@ -143,10 +262,10 @@ def test_a_chunk_that_does_not_follow_the_position_leaves_nothing(database_url: 
 def test_of_two_followers_with_the_same_chunk_one_succeeds(database_url: str, replica: Replica) -> None:
     async def run() -> None:
         await settle(database_url)
-        chunk = collect(replica, 2000)
+        chunk = collect(replica, 900)
         outcomes = await asyncio.gather(*(settle(database_url, chunk) for _ in range(3)), return_exceptions=True)
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "PositionMoved", "PositionMoved"]
-        assert await fetch(database_url, "SELECT count(*) FROM transaction") == [(2000 - double.HOLDERS,)]
+        assert await fetch(database_url, "SELECT count(*) FROM transaction") == [(900 - double.HOLDERS,)]
 
     run_asyncio(run())
 
@@ -196,19 +315,21 @@ def test_a_connection_killed_before_any_statement_leaves_all_or_nothing(database
 
     async def run() -> None:
         await settle(database_url)
-        chunk, statements = collect(replica, 1200), 1
+        chunk, statements = collect(replica, 900), 1
+        slices = "SELECT count(*) FROM pg_class WHERE relname LIKE '%2026%'"
         everything = (
             "SELECT (SELECT position FROM journal_position), (SELECT count(*) FROM transaction), (SELECT count(*) FROM posting),"
             " (SELECT count(*) FROM account), (SELECT count(*) FROM card), (SELECT count(*) FROM operator_action)"
         )
         while not await attempt(chunk, statements):
             assert await fetch(database_url, everything) == [(0, 0, 0, 0, 0, 0)]
+            assert await fetch(database_url, slices) == [(0,)]
             statements += 1
-        assert statements > 15, "position, two dates, two streams, six staged tables in three steps each"
-        transactions = 1200 - double.HOLDERS
-        postings = sum(double.posting(position) is not None for position in range(1, 1201))
+        assert statements > 25, "position, slice, three streams, five staged tables in four steps each, slice"
+        transactions = 900 - double.HOLDERS
+        postings = sum(double.posting(position) is not None for position in range(1, 901))
         assert await fetch(database_url, everything) == [
-            (1200, transactions, postings, 1 + double.MERCHANTS + double.HOLDERS, double.HOLDERS, 1)
+            (900, transactions, postings, 1 + double.MERCHANTS + double.HOLDERS, double.HOLDERS, 1)
         ]
 
     run_asyncio(run())
@@ -216,7 +337,7 @@ def test_a_connection_killed_before_any_statement_leaves_all_or_nothing(database
 
 def test_what_was_spent_is_told_by_merchant_card_and_terminal(database_url: str, replica: Replica) -> None:
     async def run() -> None:
-        await settle(database_url, collect(replica, 3000))
+        await settle(database_url, *collect_until(replica, 3000))
         async with Settlement.connect(database_url) as database:
             expected = double.spent(3000)
             assert await database.spent("merchant_id") == expected
