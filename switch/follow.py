@@ -11,11 +11,10 @@ segments that no start needs any more. A snapshot is made only of a record that 
 a record that PostgreSQL has still to come to: so whatever goes is settled.
 
 How it works: a replica of the ledger (in the core) replays durable records and encodes their rows as chunks. While one chunk
-commits, the next is encoded on a thread of its own, with Python's lock released. While terminals are served it takes its time: what
-PostgreSQL writes and syncs goes to the same disk as the journal, and a terminal whose record waits behind it would notice. When
-PostgreSQL fails, a new connection is made with growing pauses, and the position read there says which of the chunks in hand comes
-next; if none does, a fresh replica is replayed up to that position. When there is nothing to do, the journal's durable mark, a number
-in shared memory, is looked at.
+commits, the next is encoded on a thread of its own, with Python's lock released. While the journal grows, settlement takes its time: what
+PostgreSQL writes and syncs goes to the same disk, and a terminal whose record waits behind it would notice. When PostgreSQL fails, a new
+connection is made with growing pauses, and the position read there says which of the chunks in hand comes next; if none does, a fresh
+replica is replayed up to that position. When there is nothing to do, the journal's durable mark, a number in a file, is looked at.
 
 Asyncio and not trio, because asyncpg knows nothing else. What it does it says on stdout, a `Progress` a line. It ends on SIGTERM,
 once PostgreSQL has what was durable by then, and by itself when its parent, and with it the pipe on stdin, is gone.
@@ -54,7 +53,7 @@ CAUGHT_UP_RECORDS: Final = 8192
 ADVANCE_MAX: Final = 262_144
 """Records replayed at a time while catching up with PostgreSQL, so that a signal to stop is seen in between."""
 
-BESIDE_TERMINALS: Final = 100_000
+BESIDE_TERMINALS: Final = 50_000
 """Records a second that are settled at most while the journal grows, or twice what it grows by if that is more."""
 
 POLL_SECONDS: Final = 0.25

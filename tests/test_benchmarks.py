@@ -57,6 +57,20 @@ def test_every_part_runs_and_terminals_ledger_and_journal_agree(rehearsal: tuple
     assert "from a snapshot of the last" in shown
 
 
+def test_a_journal_is_settled_into_tables_that_answer_by_their_indexes(driver: Path, tmp_path: Path) -> None:
+    command = (sys.executable, ROOT / "benchmarks" / "settling.py", "--rehearsal", "--driver", driver, "--folder", tmp_path / "data")
+    done = run(*command, "--records", "20000", "--cards", "1000")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert (figures["records"], figures["cards"]) == (20_000, 1_000)
+    # All but the policy, the date, the canteen, its tills and the cards.
+    assert figures["transactions"] == 20_000 - 3 - 256 - 1_000
+    assert figures["postings"] > figures["transactions"]
+    assert figures["records_per_second"] > 0
+    assert min(figures["answers_ms"].values()) > 0
+    assert not list((tmp_path / "data").iterdir()), "the benchmark leaves nothing behind"
+
+
 def test_postgresql_and_redis_are_met_in_the_same_run(rehearsal: tuple[dict[str, Any], str]) -> None:
     figures, _ = rehearsal
     assert [case["connections"] for case in figures["postgresql"]["clients"]] == [1, 2]

@@ -13,8 +13,9 @@ import asyncpg
 import msgspec
 import pytest
 
+from switch import follow
 from switch._core import CoreError
-from switch.follow import Follower, JournalFolder, Progress, Upkeep
+from switch.follow import BESIDE_TERMINALS, Follower, JournalFolder, Pace, Progress, Upkeep
 from switch.settlement import Settlement, SettlementRefused
 from tests import journal_double as double
 from tests.conftest import execute, fetch, run_asyncio
@@ -368,6 +369,65 @@ def test_a_journal_that_lost_records_is_refused(database_url: str, journal: Path
 
     with pytest.raises(SettlementRefused, match="up to record 300, but the journal ends at 299"):
         run_asyncio(run())
+
+
+# --- terminals first ---
+
+
+def test_beside_terminals_a_chunk_takes_its_time() -> None:
+    pace = Pace(100.0, 5000)
+    # Nothing was settled yet.
+    assert pace.pause(100.5, 6000) == 0
+    pace.settled(BESIDE_TERMINALS)
+    assert pace.pause(100.7, 7000) == pytest.approx(0.8)
+    # The pause itself counts as time in which the journal grew, not as time that the chunk took.
+    pace.settled(BESIDE_TERMINALS // 10)
+    assert pace.pause(101.55, 8000) == pytest.approx(0.05)
+    pace.settled(BESIDE_TERMINALS // 10)
+    assert pace.pause(109.0, 9000) == 0
+
+
+def test_settlement_is_quicker_than_what_it_follows_however_quick_that_is() -> None:
+    pace = Pace(0.0, 0)
+    assert pace.pause(1.0, 400_000) == 0
+    pace.settled(400_000)
+    assert pace.pause(1.2, 480_000) == pytest.approx(0.3)
+
+
+def test_while_no_terminal_pays_there_is_no_pause() -> None:
+    pace = Pace(0.0, 10_000_000)
+    for second in range(1, 10):
+        assert pace.pause(float(second), 10_000_000) == 0
+        pace.settled(262_144)
+    assert pace.pause(9.0, 10_000_001) == 0, "no time has passed to judge by"
+
+
+def test_it_takes_its_time_only_while_the_journal_grows(database_url: str, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = Settlement.commit
+    growing = True
+
+    async def commit_while_more_comes(self: Settlement, identity: str, chunk: Chunk) -> None:
+        await commit(self, identity, chunk)
+        if growing:
+            Replica.make_durable(journal, Replica(journal).durable + 1)
+
+    async def run() -> None:
+        nonlocal growing
+        # One chunk more, and at this pace it would take half an hour.
+        monkeypatch.setattr(follow, "BESIDE_TERMINALS", SMALL_CHUNK / 1800)
+        Replica.make_durable(journal, SMALL_CHUNK * 4)
+        async with following(database_url, journal) as watched:
+            await watched.until_settled(SMALL_CHUNK)
+            # A stop does not wait.
+        assert watched.seen[-1].settled >= SMALL_CHUNK * 4
+        growing = False
+        Replica.make_durable(journal, SMALL_CHUNK * 9)
+        async with following(database_url, journal) as watched:
+            await watched.until_settled(SMALL_CHUNK * 9)
+        await assert_settled(database_url, SMALL_CHUNK * 9)
+
+    monkeypatch.setattr(Settlement, "commit", commit_while_more_comes)
+    run_asyncio(run())
 
 
 # --- looking after the journal ---
