@@ -238,6 +238,9 @@ class Settlement:
                 f"The settlement database follows the journal {row and row['journal']}, not this one, {journal}: name this"
                 " journal's own database in the configuration, or an empty one."
             )
+        # Newest states are put over old ones by the key, whatever the planner believes: with a million cards it would be dear to read all
+        # accounts for some thousands of them.
+        await self._connection.execute("SET enable_hashjoin = off; SET enable_mergejoin = off")
         return Followed(row["position"], row["hash"])
 
     async def commit(self, journal: str, chunk: Chunk) -> None:
@@ -289,8 +292,6 @@ class Settlement:
         copied = await self._copy(changed, table, rows, schema="pg_temp")
         columns = ", ".join(table.columns)
         updates = ", ".join(f"{column} = {changed}.{column}" for column in table.columns if column != key)
-        # By the key, whatever the planner believes: reading all accounts for some thousands of them would be dear with a million cards.
-        await self._connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
         updated = await self._connection.execute(
             f"UPDATE {name} SET {updates} FROM pg_temp.{changed} WHERE {name}.{key} = {changed}.{key}"  # noqa: S608
         )
