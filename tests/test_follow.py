@@ -466,6 +466,15 @@ def test_a_snapshot_is_made_only_of_what_postgresql_has(database_url: str, journ
     assert all(later - earlier >= SMALL_CHUNK * 2 for earlier, later in pairwise(settled))
 
 
+def test_a_snapshot_that_became_due_with_the_last_record_is_made(database_url: str, journal: Path) -> None:
+    async def run() -> None:
+        Replica.make_durable(journal, SMALL_CHUNK)
+        async with following(database_url, journal, upkeep(journal, every=SMALL_CHUNK // 2)) as watched:
+            await watched.until(lambda progress: progress.snapshot == SMALL_CHUNK)
+
+    run_asyncio(run())
+
+
 def test_a_new_business_date_makes_a_snapshot(database_url: str, journal: Path) -> None:
     async def run() -> None:
         Replica.make_durable(journal, 600)
