@@ -147,6 +147,8 @@ TABLES: Final = {
 
 SESSION: Final = {
     "application_name": "campus card switch",
+    # Whatever the server's default is: by the position that it tells, segments of the journal are taken away.
+    "synchronous_commit": "on",
     "timezone": "UTC",
     # The network's or our own sudden end must not keep the position locked for the follower that comes next.
     "idle_in_transaction_session_timeout": "60s",

@@ -354,6 +354,17 @@ def test_what_was_spent_is_told_by_merchant_card_and_terminal(database_url: str,
     run_asyncio(run())
 
 
+def test_a_commit_is_on_disk_whatever_the_server_does_for_others(database_url: str) -> None:
+    async def run() -> None:
+        name = await fetch(database_url, "SELECT current_database()")
+        await execute(database_url, f"ALTER DATABASE {name[0][0]} SET synchronous_commit = off")
+        assert await fetch(database_url, "SHOW synchronous_commit") == [("off",)]
+        async with Settlement.connect(database_url) as database:
+            assert await database._connection.fetchval("SHOW synchronous_commit") == "on"
+
+    run_asyncio(run())
+
+
 def test_a_failure_is_one_sentence() -> None:
     assert settlement.reason(TimeoutError()) == "PostgreSQL: it does not answer."
     assert settlement.reason(asyncpg.PostgresError("no\nspace left.")) == "PostgreSQL: no space left."

@@ -152,6 +152,24 @@ proptest! {
     }
 }
 
+/// The second field of each row of a binary COPY stream, as a date.
+fn dates(stream: &[u8]) -> impl Iterator<Item = Date> {
+    let word = |at: usize| i32::from_be_bytes(stream[at..at + 4].try_into().expect("four bytes"));
+    let mut at = 19;
+    std::iter::from_fn(move || {
+        let fields = i16::from_be_bytes([stream[at], stream[at + 1]]);
+        at += 2;
+        let mut date = None;
+        for field in 0..fields {
+            if field == 1 {
+                date = u16::try_from(word(at + 4)).ok().map(Date);
+            }
+            at += 4 + usize::try_from(word(at)).unwrap_or(0);
+        }
+        date
+    })
+}
+
 /// Lets a replica go on to a position, by chunks or at once, and compares.
 fn follow(replica: &mut Replica, world: &World, chunk: u64) {
     let durable = replica.durable().expect("the mark");
@@ -159,10 +177,15 @@ fn follow(replica: &mut Replica, world: &World, chunk: u64) {
     if chunk == 0 {
         replica.advance(durable).expect("durable records");
     } else {
-        let mut next = replica.ledger().position() + 1;
+        let (mut next, mut date) = (replica.ledger().position() + 1, replica.ledger().business_date());
         while let Some(rows) = replica.collect(chunk).expect("durable records") {
             assert!(rows.first == next && rows.last >= rows.first && rows.last < rows.first + chunk);
-            next = rows.last + 1;
+            assert_eq!(rows.business_date, date);
+            for (table, stream) in &rows.tables {
+                let is_kept_by_date = ["transaction", "posting"].contains(table);
+                assert!(!is_kept_by_date || dates(stream).all(|row| row == date), "{table} has a row of another date");
+            }
+            (next, date) = (rows.last + 1, replica.ledger().business_date());
         }
     }
     let position = replica.ledger().position();
