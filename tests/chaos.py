@@ -169,13 +169,15 @@ class Campus:
     async def open_tills(self) -> AsyncIterator[None]:
         """Sell for the length of the block, and then until every sale has ended with an answer. The switch must run by then."""
         over = trio.Event()
-        async with trio.open_nursery() as nursery:
+        try:
+            async with trio.open_nursery() as nursery:
+                for till in self.tills:
+                    nursery.start_soon(till.serve, over)
+                yield
+                over.set()
+        finally:
             for till in self.tills:
-                nursery.start_soon(till.serve, over)
-            yield
-            over.set()
-        for till in self.tills:
-            till.terminal.close()
+                till.terminal.close()
 
     async def goes_on(self, sales: int = 50) -> None:
         """Wait until so many more are approved."""
