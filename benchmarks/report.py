@@ -79,6 +79,8 @@ def _quiet(measured: Figures) -> str:
 
 
 def _cases(results: Figures) -> Iterator[str]:
+    cores = results["machine"]["cores"]
+
     def row(case: Figures) -> list[object]:
         echo, purchases = case["echo"], case["purchases"]
         return [
@@ -91,14 +93,21 @@ def _cases(results: Figures) -> Iterator[str]:
             _latencies(purchases),
             f"{echo['server_cpu_us']:.1f} / {purchases['server_cpu_us']:.1f} µs",
             f"{echo['client_cpu_us']:.1f} / {purchases['client_cpu_us']:.1f} µs",
+            f"{_unused_us(echo, cores):.1f} / {_unused_us(purchases, cores):.1f} µs",
             f"{purchases['batch_records']:.0f}",
             f"{purchases['sync_us'] / 1e3:.2f} ms",
             _quiet(case),
         ]
 
     head = ["connections", "depth", "echo /s", "purchases /s", "ratio", "echo p50 / p99", "purchase p50 / p99"]
-    head += ["server CPU", "client CPU", "records a batch", "sync", "quiet rounds"]
+    head += ["server CPU", "client CPU", "neither", "records a batch", "sync", "quiet rounds"]
     yield from _table(head, map(row, results["cases"]))
+
+
+def _unused_us(server: Figures, cores: int) -> float:
+    """Of all cores' time for one request, what neither side used: idle, or the kernel's own threads."""
+    used: float = server["server_cpu_us"] + server["client_cpu_us"]
+    return max(0.0, cores * 1e6 / float(server["per_second"]) - used)
 
 
 def _peers(results: Figures) -> Iterator[str]:
