@@ -25,6 +25,8 @@ use crate::terminal::{Clock, Errand, Memory, Request, Terminal};
 
 /// Purchases between two looks at the clock: few enough that their frames stay in the cache, as in the pump.
 const BLOCK: usize = 512;
+/// Messages that are handed over at a time, unless said.
+pub(crate) const WAVE: usize = 16;
 /// Terminals that take turns, at most.
 const TERMINALS: usize = 256;
 /// Bytes after which the batch's buffer begins again.
@@ -71,8 +73,8 @@ fn with_cards(count: u64) -> (Ledger, Vec<CardNumber>) {
 }
 
 /// Makes `purchases` purchases on the campus in `folder` and gives the time that one took; by so many `cards`, if said, instead of
-/// the campus's own.
-pub(crate) fn measure(folder: &Path, purchases: usize, cards: Option<u64>) -> Result<Value, Failure> {
+/// the campus's own; `wave` of them handed over at a time.
+pub(crate) fn measure(folder: &Path, purchases: usize, cards: Option<u64>, wave: usize) -> Result<Value, Failure> {
     let settings = Settings {
         policy: Policy { amount_max: 5_000_000, identity_days: 8 },
         timezone: "UTC".to_owned(),
@@ -104,7 +106,7 @@ pub(crate) fn measure(folder: &Path, purchases: usize, cards: Option<u64>) -> Re
         requests.clear();
         replies.durable.clear();
         terminal.sign_on(clock.stamp(wall_clock()), &mut requests);
-        handle_all(&mut core, &requests, &mut replies)?;
+        handle_all(&mut core, &requests, wave, &mut replies)?;
         terminal.signed_on(&replies.durable[frame::LENGTH_BYTES..])?;
     }
     // Of one purchase, on the average over a block; one entry a block.
@@ -123,7 +125,7 @@ pub(crate) fn measure(folder: &Path, purchases: usize, cards: Option<u64>) -> Re
             asked.push(terminal.ask(&Errand::purchase(card, &mut chance), stamp, 0, &mut requests));
         }
         let began = Instant::now();
-        handle_all(&mut core, &requests, &mut replies)?;
+        handle_all(&mut core, &requests, wave, &mut replies)?;
         nanoseconds.push(began.elapsed().as_nanos() as u64 / BLOCK as u64);
         check_all(&terminals, first, &asked, &replies.durable)?;
     }
@@ -134,16 +136,21 @@ pub(crate) fn measure(folder: &Path, purchases: usize, cards: Option<u64>) -> Re
         "purchases": approved,
         "terminals": turns,
         "cards": campus.cards.len(),
+        "wave": wave,
         "nanoseconds": { "p10": percentile(10), "p50": percentile(50), "p90": percentile(90) },
     }))
 }
 
-fn handle_all(core: &mut Authorizer<Batch>, requests: &[u8], replies: &mut Replies) -> Result<(), Failure> {
+fn handle_all(core: &mut Authorizer<Batch>, requests: &[u8], wave: usize, replies: &mut Replies) -> Result<(), Failure> {
     let now = wall_clock();
     let mut ahead = requests;
-    while let Split::Frame { tpdu, message, consumed } = frame::split(ahead) {
-        core.handle(now, tpdu, message, replies)?;
-        ahead = &ahead[consumed..];
+    while !ahead.is_empty() {
+        core.look_ahead(frame::messages(ahead).take(wave));
+        for _ in 0..wave {
+            let Split::Frame { tpdu, message, consumed } = frame::split(ahead) else { break };
+            core.handle(now, tpdu, message, replies)?;
+            ahead = &ahead[consumed..];
+        }
     }
     Ok(())
 }

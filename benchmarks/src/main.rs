@@ -14,6 +14,7 @@
 //! A debug build refuses to measure: its figures would mislead. `--rehearsal` lets it run all the same, for tests.
 
 use std::error::Error;
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt};
@@ -56,7 +57,7 @@ switch_benchmarks replay --address HOST:PORT --campus FOLDER --replay FILE.csv [
 switch_benchmarks drive-postgresql --address HOST:PORT --campus FOLDER [--first-terminal N] [--connections N] [--depth N]
                         [--warm-up SECONDS] [--seconds SECONDS] [--histogram]
 switch_benchmarks drive-redis --script SHA1, and the rest as above
-switch_benchmarks in-process --campus FOLDER [--purchases N] [--cards N]
+switch_benchmarks in-process --campus FOLDER [--purchases N] [--cards N] [--wave N]
 switch_benchmarks instructions [--count N]
 switch_benchmarks memory [--cards N] [--identities N]
 switch_benchmarks startup --folder FOLDER [--records N] [--cards N] [--batch N]
@@ -82,6 +83,7 @@ fn run() -> Result<(), Failure> {
     let mut scale = startup::Scale { records: 10_000_000, cards: 0, batch: 256 };
     let mut count = 2_048;
     let mut cards = None;
+    let mut wave = in_process::WAVE;
     let mut identities = 20_000_000;
     let mut arguments = Parser::from_env();
     while let Some(argument) = arguments.next()? {
@@ -94,6 +96,7 @@ fn run() -> Result<(), Failure> {
             Arg::Long("records") => scale.records = arguments.value()?.parse()?,
             Arg::Long("count") => count = arguments.value()?.parse()?,
             Arg::Long("cards") => cards = Some(arguments.value()?.parse()?),
+            Arg::Long("wave") => wave = arguments.value()?.parse::<NonZeroUsize>()?.get(),
             Arg::Long("identities") => identities = arguments.value()?.parse()?,
             Arg::Long("batch") => scale.batch = arguments.value()?.parse()?,
             Arg::Long("help") => {
@@ -131,7 +134,7 @@ fn run() -> Result<(), Failure> {
             Ok(())
         }
         Some("in-process") => {
-            println!("{}", in_process::measure(&plan.campus, purchases, cards)?);
+            println!("{}", in_process::measure(&plan.campus, purchases, cards, wave)?);
             Ok(())
         }
         Some("instructions") => {
