@@ -169,7 +169,8 @@ class Measuring:
             growth.append(self._driver.ask("in-process", "--purchases", str(self._scale.purchases), "--cards", str(cards)))
             progress(f"in process with {cards:,} cards: {growth[-1]['nanoseconds']['p50']} ns a purchase")
         records, cards = self._scale.startup
-        startup = self._driver.ask("startup", "--folder", str(self._folder / "startup"), "--records", str(records), "--cards", str(cards))
+        scale = ("--records", str(records), "--cards", str(cards))
+        startup = self._driver.ask("startup", "--folder", str(self._folder / "startup"), *scale, on_campus=False)
         progress(f"startup: {startup['replay']['records_per_second']:,} records a second replayed")
         return {"in_process": in_process, "growth": growth, "startup": startup}
 
@@ -315,7 +316,7 @@ class Measuring:
         if self._scale.memory is None:
             return {"memory": None}
         cards, identities, connections = self._scale.memory
-        grown = self._driver.ask("memory", "--cards", str(cards), "--identities", str(identities))
+        grown = self._driver.ask("memory", "--cards", str(cards), "--identities", str(identities), on_campus=False)
         folder = self._folder / "memory"
         Switch.make(folder, self._files)
         idle: list[Figures] = []

@@ -458,12 +458,45 @@ async def test_a_switch_that_stands_still_is_not_spared_what_would_have_come(nat
         (("--popularity", "hot:2:1"), "does not say which cards come how often"),
         (("--mix", "refund=1"), "is no operation with its weight"),
         (("--no-such-option",), "there is no option --no-such-option"),
+        (("--speed", 2), "drive takes no --speed"),
+        (("--seconds", 0), "--seconds: "),
+        (("--seconds", 0), "is no number of seconds from 0.001 to 1000000"),
+        (("--warm-up", "1e300"), "is no number of seconds"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(native: Driver, arguments: tuple[object, ...], sentence: str) -> None:
     done = native.run("drive", "127.0.0.1:1", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert sentence in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "sentence"),
+    [
+        ("drive-postgresql", ("--rate", 100), "drive-postgresql takes no --rate"),
+        ("drive-redis", ("--script", "0" * 40, "--mix", "purchase=1,balance=1"), "drive-redis takes no --mix"),
+        ("drive-redis", ("--script", "0123"), "--script: "),
+        ("drive-redis", (), "drive-redis needs --script"),
+        ("memory", ("--cards", 0), "is no whole number above 0"),
+        ("startup", (), "startup needs --folder"),
+        ("replay", ("--rate", 100), "replay takes no --rate"),
+        ("dive", (), "which command?"),
+    ],
+)
+def test_what_a_command_does_not_take_is_refused(driver: Path, command: str, arguments: tuple[object, ...], sentence: str) -> None:
+    """A closed loop's figures must not come out where a rate was asked for."""
+    words = [str(driver), "--rehearsal", command, *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize(("offset", "speed"), [("18446744073709551615", 1), ("1000", 1e-300)])
+def test_a_replay_that_would_not_end_is_refused(native: Driver, tmp_path: Path, offset: str, speed: float) -> None:
+    path = replay_file(tmp_path, f"{offset},T0000001,{CARDS[0].card_number},purchase,850")
+    done = native.run("replay", "127.0.0.1:1", "--replay", path, "--speed", speed)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "would take more than a year" in done.stderr
 
 
 def test_the_limit_of_open_files_is_raised_where_it_may_be_and_told_of_where_not(native: Driver) -> None:

@@ -14,10 +14,12 @@ use crate::Failure;
 use crate::campus::Till;
 
 /// Fen; with the cards' opening balances nobody runs out of money within a run.
-const AMOUNT_MAX: u64 = 2_000;
+pub(crate) const AMOUNT_MAX: u64 = 2_000;
 
 /// The last STAN of a day.
-const STAN_MAX: u32 = 999_999;
+pub(crate) const STAN_MAX: u32 = 999_999;
+/// What is wrong where there is none left.
+pub(crate) const SPENT: &str = "a terminal has used its 999,999 numbers of a day; drive more terminals";
 
 const MAC_BYTES: usize = 8;
 const MTI_BYTES: usize = 2;
@@ -340,7 +342,7 @@ impl Terminal {
     }
 
     fn next_stan(&mut self) -> u32 {
-        assert!(self.stan < STAN_MAX, "a terminal has {STAN_MAX} numbers a day; drive more terminals");
+        assert!(!self.is_spent(), "{SPENT}");
         self.stan += 1;
         self.stan
     }
