@@ -262,12 +262,15 @@ def test_a_wrong_line_is_named_before_anything_is_sent(native: Driver, tmp_path:
 
 class FalseSwitch:
     """Another end for the terminals, with their own codec, which says what a test wants. `change` gets the number of the request (sign-ons
-    are not counted), the request, and the answer that would be right; it gives the answers to send.
+    are not counted), the request, and the answer that would be right; it gives the answers to send. `proof` gets the session's key, and
+    gives the one by which answers are proved.
     """
 
-    def __init__(self, change: Callable[[int, Fields, Fields], list[Fields]], *, mac: bool = True) -> None:
+    def __init__(
+        self, change: Callable[[int, Fields, Fields], list[Fields]], *, proof: Callable[[MacKey], MacKey | None] = lambda key: key
+    ) -> None:
         self._change = change
-        self._mac = mac
+        self._proof = proof
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve)
@@ -311,7 +314,7 @@ class FalseSwitch:
                     # A repeat has the first request's numbers, which a terminal uses for nothing else.
                     reply = decided.setdefault(request["11"], reply) | {"t": reply["t"]}
                     for answer in self._change(number, request, reply):
-                        connection.sendall(frame(encode(answer, keys[terminal] if self._mac else None)))
+                        connection.sendall(frame(encode(answer, self._proof(keys[terminal]))))
 
 
 ECHOED: Final = frozenset({"2", "3", "4", "11", "12", "13", "41", "42", "49"})
@@ -401,8 +404,9 @@ def test_a_repeat_that_is_answered_otherwise_ends_the_run(native: Driver, change
     assert "a repeat is answered otherwise than the first" in done.stderr
 
 
-def test_an_answer_without_a_mac_ends_the_run(native: Driver) -> None:
-    with FalseSwitch(right, mac=False) as peer:
+@pytest.mark.parametrize("proof", [lambda _: None, lambda _: MacKey(bytes(16))], ids=["no MAC", "another key's"])
+def test_an_answer_that_is_not_proved_ends_the_run(native: Driver, proof: Callable[[MacKey], MacKey | None]) -> None:
+    with FalseSwitch(right, proof=proof) as peer:
         done = native.run("drive", peer.address, *ONE)
     assert (done.returncode, done.stdout) == (1, "")
     assert "its MAC proves nothing" in done.stderr
