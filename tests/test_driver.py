@@ -263,14 +263,19 @@ def test_a_wrong_line_is_named_before_anything_is_sent(native: Driver, tmp_path:
 class FalseSwitch:
     """Another end for the terminals, with their own codec, which says what a test wants. `change` gets the number of the request (sign-ons
     are not counted), the request, and the answer that would be right; it gives the answers to send. `proof` gets the session's key, and
-    gives the one by which answers are proved.
+    gives the one by which answers are proved; `sign_on_proof` does so for sign-ons.
     """
 
     def __init__(
-        self, change: Callable[[int, Fields, Fields], list[Fields]], *, proof: Callable[[MacKey], MacKey | None] = lambda key: key
+        self,
+        change: Callable[[int, Fields, Fields], list[Fields]],
+        *,
+        proof: Callable[[MacKey], MacKey | None] = lambda key: key,
+        sign_on_proof: Callable[[MacKey], MacKey | None] = lambda key: key,
     ) -> None:
         self._change = change
         self._proof = proof
+        self._sign_on_proof = sign_on_proof
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve)
@@ -305,7 +310,8 @@ class FalseSwitch:
                         sent = bytes.fromhex(sub_elements(request["48"])["01"])
                         keys[terminal] = MacKey(session_keys(masters[terminal], terminal, sent, nonce)[0])
                         reply |= {"37": "000000000001", "39": "00", "48": write_sub_elements({"02": nonce.hex().upper()})}
-                        connection.sendall(frame(encode(reply, MacKey(sign_on_key(masters[terminal], terminal)))))
+                        key = self._sign_on_proof(MacKey(sign_on_key(masters[terminal], terminal)))
+                        connection.sendall(frame(encode(reply, key)))
                         continue
                     number = next(numbers)
                     reply |= {"39": "00", "54": PURSES}
@@ -410,6 +416,14 @@ def test_an_answer_that_is_not_proved_ends_the_run(native: Driver, proof: Callab
         done = native.run("drive", peer.address, *ONE)
     assert (done.returncode, done.stdout) == (1, "")
     assert "its MAC proves nothing" in done.stderr
+
+
+@pytest.mark.parametrize("proof", [lambda _: None, lambda _: MacKey(bytes(16))], ids=["no MAC", "another key's"])
+def test_a_sign_on_whose_answer_is_not_proved_ends_the_run(native: Driver, proof: Callable[[MacKey], MacKey | None]) -> None:
+    with FalseSwitch(right, sign_on_proof=proof) as peer:
+        done = native.run("drive", peer.address, *ONE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "response code 00, MAC wrong" in done.stderr
 
 
 # --- no coordinated omission ---
