@@ -76,8 +76,8 @@ async def _settled(journal: Path, address: str) -> Books:
 async def _position(database: Settlement, journal: str) -> int:
     try:
         return (await database.follow(journal)).position
-    except asyncpg.UndefinedTableError:
-        # A short exercise is over before the follower has made the tables.
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        # A short exercise is over before the follower has made the tables, or all of their columns.
         return 0
 
 
