@@ -202,4 +202,8 @@ def test_what_the_generator_refuses(tmp_path: Path, capsys: pytest.CaptureFixtur
     ):
         assert generate.main(arguments) == 1
         assert complaint in capsys.readouterr().err
+    for day in ("2026-13-01", "9999-12-31"):
+        with pytest.raises(SystemExit):
+            generate.main([str(tmp_path / "new"), "--today", day])
+        assert f"'{day}' is no day of 2000 to 2099; write it as YYYY-MM-DD" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
