@@ -14,7 +14,9 @@ import argparse
 import contextlib
 import csv
 import datetime
+import fcntl
 import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -79,10 +81,29 @@ async def load(options: Options) -> int:
     """Runs the load test to its verdict: 0 all well, 1 not, 130 interrupted. Leaves nothing but the report."""
 
     async def run() -> int:
-        async with working_folder(None, keep=False) as folder:
-            return 0 if await _load(options, folder) else 1
+        with _place_for_reports(options.output):
+            async with working_folder(None, keep=False) as folder:
+                return 0 if await _load(options, folder) else 1
 
     return await interruptible(run, "The load test failed")
+
+
+@contextlib.contextmanager
+def _place_for_reports(folder: Path) -> Iterator[None]:
+    """One load test's at a time, without an earlier one's report."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, opened)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in REPORTS:
+                (folder / name).unlink(missing_ok=True)
+        except BlockingIOError:
+            raise TrialFailed(f"{folder}: another load test writes its report there; wait for its end or name another --output.") from None
+        except OSError as error:
+            raise TrialFailed(f"{error.filename or folder}: {error.strerror}.") from None
+        yield
 
 
 async def _load(options: Options, folder: Path) -> bool:
@@ -128,7 +149,7 @@ async def _load(options: Options, folder: Path) -> bool:
 
 
 def _prepare(options: Options, files: Path, today: datetime.date) -> tuple[Campus, int, int]:
-    """On a thread: the campus, how many requests its replay has, and the last one's offset. An earlier test's report is taken away."""
+    """On a thread: the campus, how many requests its replay has, and the last one's offset."""
     if not 0 < options.speed < math.inf:
         raise TrialFailed(f"a speed of {options.speed:g} is none; name a number above 0, such as 20.")
     if options.students < 1:
@@ -136,9 +157,6 @@ def _prepare(options: Options, files: Path, today: datetime.date) -> tuple[Campu
     if options.driver == "native" and not options.native.exists():
         raise TrialFailed(f"{options.native}: the native driver is missing; make load WITH=native builds it.")
     try:
-        options.output.mkdir(parents=True, exist_ok=True)
-        for name in REPORTS:
-            (options.output / name).unlink(missing_ok=True)
         if options.replay is None:
             files.mkdir()
             generate(files, options.students, options.seed, options.part, today)
@@ -149,7 +167,7 @@ def _prepare(options: Options, files: Path, today: datetime.date) -> tuple[Campu
     except (CampusUnread, ReplayUnread) as unread:
         raise TrialFailed(str(unread)) from None
     except OSError as error:
-        raise TrialFailed(f"{error.filename or options.output}: {error.strerror}.") from None
+        raise TrialFailed(f"{error.filename or files}: {error.strerror}.") from None
     if not requests:
         raise TrialFailed(f"{files / REPLAY_NAME}: there is nothing to replay.")
     return campus, requests, last_ms

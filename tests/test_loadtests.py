@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import datetime
+import fcntl
+import os
 import socket
 import subprocess
 import sys
@@ -131,6 +133,27 @@ async def test_a_replay_of_another_campus_is_refused_and_no_earlier_report_stand
     assert await load(Options(driver="locust", replay=folder, output=output, native=tmp_path)) == 1
     assert "row 3: terminal T9 is not in its campus's terminals.csv" in capsys.readouterr().err
     assert [path.name for path in output.iterdir()] == ["mine.txt"]
+
+
+@contextlib.contextmanager
+def _place_for_reports_of_another(folder: Path) -> Iterator[None]:
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+async def test_two_load_tests_do_not_share_a_place_for_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "report.html").write_text("of the other one")
+    with _place_for_reports_of_another(tmp_path):
+        assert await load(Options(output=tmp_path, native=tmp_path)) == 1
+    assert "another load test writes its report there" in capsys.readouterr().err
+    assert (tmp_path / "report.html").read_text() == "of the other one"
+    (tmp_path / "file").touch()
+    assert await load(Options(output=tmp_path / "file", native=tmp_path)) == 1
+    assert "file: File exists" in capsys.readouterr().err
 
 
 async def test_what_a_driver_failed_of_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
