@@ -18,6 +18,7 @@ files, however long the day was. A state is shown by the day's own decisions: wh
 import asyncio
 import contextlib
 import datetime
+import errno
 import hmac
 import secrets
 from array import array
@@ -35,6 +36,9 @@ from switch.replay import CSV_HEADER, REPLAY_NAME, Operation
 __all__ = ["KEY_BYTES", "ExportFailed", "Exported", "Pseudonyms", "export_day", "export_day_async"]
 
 KEY_BYTES: Final = 32
+
+DISK_ERRORS: Final = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS})
+"""Of the folder that is written, and not of the way to PostgreSQL."""
 
 QUERY_SECONDS: Final = 3600.0
 """For one statement over a group's day; nobody waits for it."""
@@ -122,6 +126,8 @@ async def export_day_async(address: str, day: datetime.date, folder: Path, key: 
             finally:
                 await connection.close(timeout=settlement.CLOSE_SECONDS)
     except settlement.LOST as failure:
+        if isinstance(failure, OSError) and failure.errno in DISK_ERRORS:
+            raise ExportFailed(f"{folder}: {failure.strerror}.") from failure
         raise ExportFailed(settlement.reason(failure)) from failure
 
 
