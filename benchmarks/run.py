@@ -69,7 +69,7 @@ class Scale:
     startup: tuple[int, int]
     """Records and cards of the journal on which starts are timed."""
     backlog: int
-    """Records that PostgreSQL has to catch up on; 0 leaves settling out."""
+    """Records, about, that PostgreSQL has to catch up on; 0 leaves settling out."""
     memory: tuple[int, int, int] | None
     """Cards, remembered identities and idle connections whose memory is measured."""
 
@@ -282,7 +282,7 @@ class Measuring:
             second = self._drive_switch(switch, connections, depth, seconds=left / first["per_second"] + self._scale.seconds)
             alone = self._drive_open(switch)
             spent = switch.terminals_spent
-            switch.end([first, second, alone])
+            backlog = switch.end([first, second, alone])["records"]
         with Switch(folder, database=True) as switch:
             switch.terminals_spent = spent
             _until(lambda: bool(switch.settlement()["connected"]), "the database is not there")
@@ -302,7 +302,7 @@ class Measuring:
         progress(f"settling: {whole['records_per_second']:,.0f} records a second")
         return {
             "settling": {
-                "backlog": self._scale.backlog,
+                "backlog": backlog,
                 "catching_up": whole,
                 "catching_up_beside_purchases": {**in_drive, "lag_after": lag_after},
                 **{name: loops[name] for name in ("alone", "beside")},

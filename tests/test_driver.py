@@ -353,7 +353,7 @@ def without(*elements: str) -> Callable[[Fields], list[Fields]]:
 
 
 MIX: Final = ("--mix", "purchase=4,balance=2,reversal=2,repeat=2")
-ONE: Final = ("--connections", 1, "--warm-up", 0, "--seconds", 0.3, "--patience", 1)
+ONE: Final = ("--connections", 1, "--warm-up", 0, "--seconds", 1, "--patience", 1)
 
 
 def test_right_answers_are_believed(native: Driver) -> None:
