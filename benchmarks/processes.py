@@ -238,9 +238,10 @@ class Driver:
     def echo(self, folder: Path) -> Server:
         return Server([*self._command, "echo"], folder / "echo.log")
 
-    def ask(self, *arguments: str) -> Figures:
-        """The figures that one command prints."""
-        done = subprocess.run([*self._command, *arguments, "--campus", str(self._campus)], capture_output=True, text=True, check=False)
+    def ask(self, *arguments: str, on_campus: bool = True) -> Figures:
+        """The figures that one command prints; `on_campus`: a command that takes a campus, and not one that makes its own."""
+        campus = ["--campus", str(self._campus)] if on_campus else []
+        done = subprocess.run([*self._command, *arguments, *campus], capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BenchmarkFailed(done.stderr.strip())
         figures: Figures = json.loads(done.stdout)

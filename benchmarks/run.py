@@ -69,7 +69,7 @@ class Scale:
     startup: tuple[int, int]
     """Records and cards of the journal on which starts are timed."""
     backlog: int
-    """Records that PostgreSQL has to catch up on; 0 leaves settling out."""
+    """Records, about, that PostgreSQL has to catch up on; 0 leaves settling out."""
     memory: tuple[int, int, int] | None
     """Cards, remembered identities and idle connections whose memory is measured."""
 
@@ -169,7 +169,8 @@ class Measuring:
             growth.append(self._driver.ask("in-process", "--purchases", str(self._scale.purchases), "--cards", str(cards)))
             progress(f"in process with {cards:,} cards: {growth[-1]['nanoseconds']['p50']} ns a purchase")
         records, cards = self._scale.startup
-        startup = self._driver.ask("startup", "--folder", str(self._folder / "startup"), "--records", str(records), "--cards", str(cards))
+        scale = ("--records", str(records), "--cards", str(cards))
+        startup = self._driver.ask("startup", "--folder", str(self._folder / "startup"), *scale, on_campus=False)
         progress(f"startup: {startup['replay']['records_per_second']:,} records a second replayed")
         return {"in_process": in_process, "growth": growth, "startup": startup}
 
@@ -281,7 +282,7 @@ class Measuring:
             second = self._drive_switch(switch, connections, depth, seconds=left / first["per_second"] + self._scale.seconds)
             alone = self._drive_open(switch)
             spent = switch.terminals_spent
-            switch.end([first, second, alone])
+            backlog = switch.end([first, second, alone])["records"]
         with Switch(folder, database=True) as switch:
             switch.terminals_spent = spent
             _until(lambda: bool(switch.settlement()["connected"]), "the database is not there")
@@ -301,7 +302,7 @@ class Measuring:
         progress(f"settling: {whole['records_per_second']:,.0f} records a second")
         return {
             "settling": {
-                "backlog": self._scale.backlog,
+                "backlog": backlog,
                 "catching_up": whole,
                 "catching_up_beside_purchases": {**in_drive, "lag_after": lag_after},
                 **{name: loops[name] for name in ("alone", "beside")},
@@ -315,7 +316,7 @@ class Measuring:
         if self._scale.memory is None:
             return {"memory": None}
         cards, identities, connections = self._scale.memory
-        grown = self._driver.ask("memory", "--cards", str(cards), "--identities", str(identities))
+        grown = self._driver.ask("memory", "--cards", str(cards), "--identities", str(identities), on_campus=False)
         folder = self._folder / "memory"
         Switch.make(folder, self._files)
         idle: list[Figures] = []

@@ -68,6 +68,17 @@ def entries(schedule: Iterable[Payment]) -> Iterator[Entry]:
     yield from until(sys.maxsize)
 
 
+def _day(text: str) -> datetime.date:
+    try:
+        day = datetime.date.fromisoformat(text)
+    except ValueError:
+        day = datetime.date.min
+    # Cards expire some years before and after it.
+    if not 2000 <= day.year <= 2099:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day of 2000 to 2099; write it as YYYY-MM-DD")
+    return day
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     parser = argparse.ArgumentParser(prog="loadtests.generate", description="Make a replay of a made-up college, and the college.")
@@ -77,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--part", choices=PARTS, default="lunch", help="of the day (default: lunch)")
     parser.add_argument(
         "--today",
-        type=datetime.date.fromisoformat,
+        type=_day,
         metavar="YYYY-MM-DD",
         default=datetime.datetime.now(datetime.UTC).date(),
         help="the day on which cards must be valid (default: today, UTC)",

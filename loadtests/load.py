@@ -14,6 +14,9 @@ import argparse
 import contextlib
 import csv
 import datetime
+import fcntl
+import math
+import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -47,6 +50,13 @@ PROGRESS_SECONDS: Final = 5.0
 LAST_WORDS: Final = 5
 """Lines of a failed driver's log that are shown."""
 
+FAILURES_NAME: Final = "locust_failures.csv"
+REPORTS: Final = (
+    *("report.html", "report.csv", "locust.html", "locust_stats.csv", "locust_stats_history.csv", FAILURES_NAME),
+    *("locust_exceptions.csv", "locust.log", "native.log"),
+)
+"""What a load test writes: nobody is to take an earlier one's for that of one that failed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -71,10 +81,29 @@ async def load(options: Options) -> int:
     """Runs the load test to its verdict: 0 all well, 1 not, 130 interrupted. Leaves nothing but the report."""
 
     async def run() -> int:
-        async with working_folder(None, keep=False) as folder:
-            return 0 if await _load(options, folder) else 1
+        with _place_for_reports(options.output):
+            async with working_folder(None, keep=False) as folder:
+                return 0 if await _load(options, folder) else 1
 
     return await interruptible(run, "The load test failed")
+
+
+@contextlib.contextmanager
+def _place_for_reports(folder: Path) -> Iterator[None]:
+    """One load test's at a time, without an earlier one's report."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, opened)
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for name in REPORTS:
+                (folder / name).unlink(missing_ok=True)
+        except BlockingIOError:
+            raise TrialFailed(f"{folder}: another load test writes its report there; wait for its end or name another --output.") from None
+        except OSError as error:
+            raise TrialFailed(f"{error.filename or folder}: {error.strerror}.") from None
+        yield
 
 
 async def _load(options: Options, folder: Path) -> bool:
@@ -121,25 +150,24 @@ async def _load(options: Options, folder: Path) -> bool:
 
 def _prepare(options: Options, files: Path, today: datetime.date) -> tuple[Campus, int, int]:
     """On a thread: the campus, how many requests its replay has, and the last one's offset."""
-    if not options.speed > 0:
+    if not 0 < options.speed < math.inf:
         raise TrialFailed(f"a speed of {options.speed:g} is none; name a number above 0, such as 20.")
     if options.students < 1:
         raise TrialFailed(f"a college of {options.students} has nobody; name 1 or more students.")
     if options.driver == "native" and not options.native.exists():
         raise TrialFailed(f"{options.native}: the native driver is missing; make load WITH=native builds it.")
     try:
-        options.output.mkdir(parents=True, exist_ok=True)
         if options.replay is None:
             files.mkdir()
             generate(files, options.students, options.seed, options.part, today)
-        requests = last_ms = 0
-        for entry in read_entries(files / REPLAY_NAME):
-            requests, last_ms = requests + 1, entry.offset_ms
         campus = Campus.read(files)
+        requests = last_ms = 0
+        for entry in read_entries(files / REPLAY_NAME, {terminal.terminal_id for terminal in campus.terminals}):
+            requests, last_ms = requests + 1, entry.offset_ms
     except (CampusUnread, ReplayUnread) as unread:
         raise TrialFailed(str(unread)) from None
     except OSError as error:
-        raise TrialFailed(f"{error.filename or options.output}: {error.strerror}.") from None
+        raise TrialFailed(f"{error.filename or files}: {error.strerror}.") from None
     if not requests:
         raise TrialFailed(f"{files / REPLAY_NAME}: there is nothing to replay.")
     return campus, requests, last_ms
@@ -183,9 +211,20 @@ async def _drive(options: Options, switch: Ready, files: Path, answers: Path, pl
     if patience.cancelled_caught:
         return [f"{options.driver} did not end within {OVERTIME_SECONDS:g} s after the time that the replay takes."]
     if done.returncode:
-        words = await trio.to_thread.run_sync(partial(log.read_text, errors="replace"))
-        return [f"{options.driver} ended with {done.returncode}: {' / '.join(words.strip().splitlines()[-LAST_WORDS:])} (all of it: {log})"]
+        words = await trio.to_thread.run_sync(_last_words, log)
+        return [f"{options.driver} ended with {done.returncode}: {words} (all of it: {log})"]
     return []
+
+
+def _last_words(log: Path) -> str:
+    """On a thread: what a driver failed of. Locust's log ends with its tables; what failed stands in a file of its own."""
+    with contextlib.suppress(OSError), (log.parent / FAILURES_NAME).open(newline="") as file:
+        failures = [f"{row['Name']} ({row['Occurrences']} in all): {row['Error']}" for row in csv.DictReader(file)]
+        if failures:
+            return " / ".join(failures[:LAST_WORDS])
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if "/ERROR/" in line]
+    return " / ".join((errors or lines)[-LAST_WORDS:])
 
 
 @contextlib.contextmanager

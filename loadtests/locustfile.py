@@ -14,6 +14,7 @@ every request has its answer, the shape ends the run.
 
 import datetime
 import logging
+import math
 import time
 from argparse import ArgumentParser
 from pathlib import Path
@@ -63,7 +64,7 @@ class Lunch:
         host, _, port = (environment.host or "").removeprefix("tcp://").rpartition(":")
         if not host or not port.isdigit():
             raise ValueError("the switch's address is missing; name it: --host HOST:PORT")
-        if not options.speed > 0:
+        if not 0 < options.speed < math.inf:
             raise ValueError(f"a speed of {options.speed:g} is none; name a number above 0")
         self._address = (host, int(port))
         self._zone = zone(options.timezone)
@@ -76,12 +77,10 @@ class Lunch:
         """Each till's first request and itself, in the order in which they open."""
         self.entries = self.last_ms = 0
         seen: set[str] = set()
-        for entry in read_entries(self._replay):
+        for entry in read_entries(self._replay, rows):
             self.entries += 1
             self.last_ms = entry.offset_ms
             if entry.terminal_id not in seen:
-                if entry.terminal_id not in rows:
-                    raise ValueError(f"{self._replay}: terminal {entry.terminal_id} is not in its campus's terminals.csv")
                 seen.add(entry.terminal_id)
                 self._first.append((entry.offset_ms, rows[entry.terminal_id]))
         if not self.entries:
@@ -173,7 +172,7 @@ class TillUser(User):
         except FAILURES as error:
             failure = error
         # Where it failed, every customer of this till does.
-        self._report("sign-on", began, failure)
+        self._report("sign-on", time.perf_counter() - began, failure)
 
     @task
     def serve(self) -> None:
@@ -185,23 +184,23 @@ class TillUser(User):
             reply, moved = self.till.ask(entry, self.lunch.expected(entry))
         except FAILURES as error:
             failure = error
+            seconds = time.perf_counter() - due
         else:
-            latency_us = round((time.perf_counter() - due) * 1e6)
-            self.lunch.note(Answer(*entry[:4], moved, reply.code, latency_us))
+            seconds = time.perf_counter() - due
+            self.lunch.note(Answer(*entry[:4], moved, reply.code, round(seconds * 1e6)))
         self.lunch.settled += 1
-        self._report(entry.operation.value, due, failure)
+        self._report(entry.operation.value, seconds, failure)
 
     def on_stop(self) -> None:
         self.till.close()
 
-    def _report(self, name: str, since: float, failure: Exception | None) -> None:
-        milliseconds = (time.perf_counter() - since) * 1000
+    def _report(self, name: str, seconds: float, failure: Exception | None) -> None:
         self.environment.events.request.fire(
             request_type=PROTOCOL,
             name=name,
-            response_time=milliseconds,
+            response_time=seconds * 1000,
             response_length=0,
-            start_time=time.time() - milliseconds / 1000,
+            start_time=time.time() - seconds,
             context={},
             exception=failure,
         )

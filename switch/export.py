@@ -3,7 +3,8 @@
 What always holds:
 
 - A card or a person stands in the export under a pseudonym: HMAC-SHA256 under a key that is made for the export and forgotten, unless
-  one is given. The same key gives the same pseudonyms again; without it nothing leads back. Terminals get fresh keys, never their own.
+  one is given. The same key gives the same pseudonyms again; without it no pseudonym leads back, and neither does the place of its row.
+  Terminals get fresh keys, never their own.
 - Money goes through as it went: a request whose decision the replay cannot have again is left out and counted. These are requests that
   were answered for what a terminal did before (12, 94), for a purse that it chose (57) or for an amount out of bounds (13); reversals of
   what is not in the export or was reversed before; requests of a card or a terminal that was another's, or in another state, at that time.
@@ -17,6 +18,7 @@ files, however long the day was. A state is shown by the day's own decisions: wh
 import asyncio
 import contextlib
 import datetime
+import errno
 import hmac
 import secrets
 from array import array
@@ -34,6 +36,9 @@ from switch.replay import CSV_HEADER, REPLAY_NAME, Operation
 __all__ = ["KEY_BYTES", "ExportFailed", "Exported", "Pseudonyms", "export_day", "export_day_async"]
 
 KEY_BYTES: Final = 32
+
+DISK_ERRORS: Final = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EROFS})
+"""Of the folder that is written, and not of the way to PostgreSQL."""
 
 QUERY_SECONDS: Final = 3600.0
 """For one statement over a group's day; nobody waits for it."""
@@ -88,7 +93,7 @@ class Pseudonyms:
         self._key = key
 
     def card(self, number: str) -> str:
-        """Nineteen digits with a Luhn digit. They begin with 9, as no card of a bank does (ISO/IEC 7812-1: for national use)."""
+        """Nineteen digits with a Luhn digit. They begin with 9 (ISO/IEC 7812-1: for national use)."""
         digest = hmac.digest(self._key, b"card " + number.encode(), "sha256")
         digits = f"9{int.from_bytes(digest) % 10**17:017}"
         return digits + luhn_digit(digits)
@@ -96,6 +101,11 @@ class Pseudonyms:
     def holder(self, holder_id: str) -> str:
         """Twenty characters."""
         return "H" + hmac.digest(self._key, b"holder " + holder_id.encode(), "sha256").hex()[:19]
+
+    @property
+    def order(self) -> str:
+        """What rows are shuffled by: in the order of the real numbers, whoever has a list of these could count them off."""
+        return hmac.digest(self._key, b"order", "sha256").hex()
 
 
 def export_day(address: str, day: datetime.date, folder: Path, key: bytes | None) -> Exported:
@@ -116,6 +126,8 @@ async def export_day_async(address: str, day: datetime.date, folder: Path, key: 
             finally:
                 await connection.close(timeout=settlement.CLOSE_SECONDS)
     except settlement.LOST as failure:
+        if isinstance(failure, OSError) and failure.errno in DISK_ERRORS:
+            raise ExportFailed(f"{folder}: {failure.strerror}.") from failure
         raise ExportFailed(settlement.reason(failure)) from failure
 
 
@@ -125,6 +137,8 @@ def _new_files(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         occupied = any(folder.iterdir())
+        if not occupied:
+            folder.chmod(0o700)
     except OSError as error:
         raise ExportFailed(f"{folder}: {error.strerror}.") from None
     if occupied:
@@ -230,7 +244,7 @@ JOIN account AS subsidy ON subsidy.account = subsidy_account
 LEFT JOIN later AS cash_later ON cash_later.account = cash_account
 LEFT JOIN later AS subsidy_later ON subsidy_later.account = subsidy_account
 LEFT JOIN spent USING (holder_id)
-ORDER BY holder_id, card_number
+ORDER BY sha256(convert_to($1 || holder_id, 'UTF8')), sha256(convert_to($1 || card_number, 'UTF8'))
 """
 
 _ASKED: Final = """
@@ -291,8 +305,8 @@ class _Export:
             asked[operation, response] = asked.get((operation, response), 0) - count
         return {f"{operation} {response}": left for (operation, response), left in sorted(asked.items()) if left}
 
-    async def _rows(self, query: str) -> AsyncIterator[Any]:
-        async for row in self._connection.cursor(query.format(day=self._day), prefetch=CURSOR_ROWS):
+    async def _rows(self, query: str, *arguments: str) -> AsyncIterator[Any]:
+        async for row in self._connection.cursor(query.format(day=self._day), *arguments, prefetch=CURSOR_ROWS):
             yield row
 
     async def _copy(self, name: str, header: str, query: str) -> int:
@@ -311,7 +325,7 @@ class _Export:
         taken = array("Q")
         before = None
         with RowWriter(self._folder / "cards.csv", CARDS_HEADER) as file:
-            async for number, holder_id, card_class, answer, cash, subsidy in self._rows(_OPENINGS):
+            async for number, holder_id, card_class, answer, cash, subsidy in self._rows(_OPENINGS, self._pseudonyms.order):
                 if cash < 0 or subsidy < 0:
                     raise ExportFailed(f"A purse began {self._day} below zero, with which no card can be imported.")
                 card = self._pseudonyms.card(number)

@@ -8,7 +8,7 @@ terminal, with that purchase's card.
 """
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -18,6 +18,9 @@ __all__ = ["CSV_HEADER", "REPLAY_NAME", "Entry", "Operation", "ReplayUnread", "r
 
 REPLAY_NAME: Final = "replay.csv"
 CSV_HEADER: Final = "offset_ms,terminal_id,card_number,operation,amount"
+
+DIGITS_MAX: Final = {"offset_ms": 12, "card_number": 19, "amount": 12}
+"""Of each number: an offset of thirty years, and what a message has room for (DE2, DE4)."""
 
 
 class ReplayUnread(Exception):
@@ -50,8 +53,8 @@ def write_entries(path: Path, entries: Iterable[Entry]) -> int:
     return write_rows(path, CSV_HEADER, entries)
 
 
-def read_entries(path: Path) -> Iterator[Entry]:
-    """The entries one by one, each checked. Raises `ReplayUnread`."""
+def read_entries(path: Path, terminals: Container[str] | None = None) -> Iterator[Entry]:
+    """The entries one by one, each checked, also that its terminal is one of `terminals` where these are given. Raises `ReplayUnread`."""
     before = 0
     bought: dict[str, str] = {}
     try:
@@ -60,6 +63,8 @@ def read_entries(path: Path) -> Iterator[Entry]:
             if entry.offset_ms < before:
                 raise ReplayUnread(f"{path} row {line}: offset_ms {entry.offset_ms} comes after {before}; sort the lines by their time.")
             before = entry.offset_ms
+            if terminals is not None and entry.terminal_id not in terminals:
+                raise ReplayUnread(f"{path} row {line}: terminal {entry.terminal_id} is not in its campus's terminals.csv.")
             if entry.operation is Operation.PURCHASE:
                 bought[entry.terminal_id] = entry.card_number
             elif entry.operation is not Operation.BALANCE and bought.get(entry.terminal_id) != entry.card_number:
@@ -75,8 +80,8 @@ def read_entries(path: Path) -> Iterator[Entry]:
 def _entry(path: Path, line: int, row: list[str]) -> Entry:
     offset, terminal_id, card_number, operation, amount = row
     for name, text in (("offset_ms", offset), ("amount", amount), ("card_number", card_number)):
-        if not (text.isascii() and text.isdigit()):
-            raise ReplayUnread(f"{path} row {line}: {name} {text!r} is not made of digits.")
+        if not (text.isascii() and text.isdigit() and len(text) <= DIGITS_MAX[name]):
+            raise ReplayUnread(f"{path} row {line}: {name} {text[:40]!r} is not made of 1 to {DIGITS_MAX[name]} digits.")
     try:
         return Entry(int(offset), terminal_id, card_number, Operation(operation), int(amount))
     except ValueError:

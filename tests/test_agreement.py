@@ -3,12 +3,15 @@
 import dataclasses
 import datetime
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
-from switch.agreement import Books, differences, verdict_of_command
+from switch import agreement
+from switch.agreement import Books, BooksUnread, differences, read_books, verdict_of_command
 from switch.campus import Campus, Card, Merchant
 from switch.settlement import Account
+from tests.switch_process import MERCHANTS, Switch
 
 CARD = Card("6230000000000017", "H0000001", "student", "active", datetime.date(2030, 7, 31), 1000, 500)
 CAMPUS = Campus([Merchant("M1", "First Canteen", "canteen", 0)], [], [CARD])
@@ -55,6 +58,22 @@ def test_purses_are_the_holders_whichever_card_paid() -> None:
     assert differences(replaced, {"M1": 850}, by_both, books()) == []
     (finding,) = differences(replaced, {"M1": 850}, by_both | {"6230000000000025": 351}, books())
     assert "6230000000000017" in finding
+
+
+def test_a_database_without_tables_is_one_that_is_behind(
+    make_switch: Callable[..., Switch], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short exercise is over before the follower has come to make them."""
+    switch = make_switch(database=database_url)
+    file = switch.folder / "merchants.csv"
+    file.write_text(MERCHANTS)
+    assert switch.command("import", "--config", switch.file, file).returncode == 0
+    monkeypatch.setattr(agreement, "SETTLE_SECONDS", 0.0)
+    with pytest.raises(BooksUnread, match="still 5 records behind"):
+        read_books(switch.folder / "journal", database_url)
+    switch.start()
+    monkeypatch.undo()
+    assert read_books(switch.folder / "journal", database_url).position == 5
 
 
 def test_a_command_is_believed_only_with_its_word_and_its_code() -> None:

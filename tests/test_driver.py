@@ -262,12 +262,20 @@ def test_a_wrong_line_is_named_before_anything_is_sent(native: Driver, tmp_path:
 
 class FalseSwitch:
     """Another end for the terminals, with their own codec, which says what a test wants. `change` gets the number of the request (sign-ons
-    are not counted), the request, and the answer that would be right; it gives the answers to send.
+    are not counted), the request, and the answer that would be right; it gives the answers to send. `proof` gets the session's key, and
+    gives the one by which answers are proved; `sign_on_proof` does so for sign-ons.
     """
 
-    def __init__(self, change: Callable[[int, Fields, Fields], list[Fields]], *, mac: bool = True) -> None:
+    def __init__(
+        self,
+        change: Callable[[int, Fields, Fields], list[Fields]],
+        *,
+        proof: Callable[[MacKey], MacKey | None] = lambda key: key,
+        sign_on_proof: Callable[[MacKey], MacKey | None] = lambda key: key,
+    ) -> None:
         self._change = change
-        self._mac = mac
+        self._proof = proof
+        self._sign_on_proof = sign_on_proof
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve)
@@ -302,7 +310,8 @@ class FalseSwitch:
                         sent = bytes.fromhex(sub_elements(request["48"])["01"])
                         keys[terminal] = MacKey(session_keys(masters[terminal], terminal, sent, nonce)[0])
                         reply |= {"37": "000000000001", "39": "00", "48": write_sub_elements({"02": nonce.hex().upper()})}
-                        connection.sendall(frame(encode(reply, MacKey(sign_on_key(masters[terminal], terminal)))))
+                        key = self._sign_on_proof(MacKey(sign_on_key(masters[terminal], terminal)))
+                        connection.sendall(frame(encode(reply, key)))
                         continue
                     number = next(numbers)
                     reply |= {"39": "00", "54": PURSES}
@@ -311,7 +320,7 @@ class FalseSwitch:
                     # A repeat has the first request's numbers, which a terminal uses for nothing else.
                     reply = decided.setdefault(request["11"], reply) | {"t": reply["t"]}
                     for answer in self._change(number, request, reply):
-                        connection.sendall(frame(encode(answer, keys[terminal] if self._mac else None)))
+                        connection.sendall(frame(encode(answer, self._proof(keys[terminal]))))
 
 
 ECHOED: Final = frozenset({"2", "3", "4", "11", "12", "13", "41", "42", "49"})
@@ -344,7 +353,7 @@ def without(*elements: str) -> Callable[[Fields], list[Fields]]:
 
 
 MIX: Final = ("--mix", "purchase=4,balance=2,reversal=2,repeat=2")
-ONE: Final = ("--connections", 1, "--warm-up", 0, "--seconds", 0.3, "--patience", 1)
+ONE: Final = ("--connections", 1, "--warm-up", 0, "--seconds", 1, "--patience", 1)
 
 
 def test_right_answers_are_believed(native: Driver) -> None:
@@ -401,11 +410,20 @@ def test_a_repeat_that_is_answered_otherwise_ends_the_run(native: Driver, change
     assert "a repeat is answered otherwise than the first" in done.stderr
 
 
-def test_an_answer_without_a_mac_ends_the_run(native: Driver) -> None:
-    with FalseSwitch(right, mac=False) as peer:
+@pytest.mark.parametrize("proof", [lambda _: None, lambda _: MacKey(bytes(16))], ids=["no MAC", "another key's"])
+def test_an_answer_that_is_not_proved_ends_the_run(native: Driver, proof: Callable[[MacKey], MacKey | None]) -> None:
+    with FalseSwitch(right, proof=proof) as peer:
         done = native.run("drive", peer.address, *ONE)
     assert (done.returncode, done.stdout) == (1, "")
     assert "its MAC proves nothing" in done.stderr
+
+
+@pytest.mark.parametrize("proof", [lambda _: None, lambda _: MacKey(bytes(16))], ids=["no MAC", "another key's"])
+def test_a_sign_on_whose_answer_is_not_proved_ends_the_run(native: Driver, proof: Callable[[MacKey], MacKey | None]) -> None:
+    with FalseSwitch(right, sign_on_proof=proof) as peer:
+        done = native.run("drive", peer.address, *ONE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "response code 00, MAC wrong" in done.stderr
 
 
 # --- no coordinated omission ---
@@ -458,12 +476,45 @@ async def test_a_switch_that_stands_still_is_not_spared_what_would_have_come(nat
         (("--popularity", "hot:2:1"), "does not say which cards come how often"),
         (("--mix", "refund=1"), "is no operation with its weight"),
         (("--no-such-option",), "there is no option --no-such-option"),
+        (("--speed", 2), "drive takes no --speed"),
+        (("--seconds", 0), "--seconds: "),
+        (("--seconds", 0), "is no number of seconds from 0.001 to 1000000"),
+        (("--warm-up", "1e300"), "is no number of seconds"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_sentence(native: Driver, arguments: tuple[object, ...], sentence: str) -> None:
     done = native.run("drive", "127.0.0.1:1", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
     assert sentence in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "sentence"),
+    [
+        ("drive-postgresql", ("--rate", 100), "drive-postgresql takes no --rate"),
+        ("drive-redis", ("--script", "0" * 40, "--mix", "purchase=1,balance=1"), "drive-redis takes no --mix"),
+        ("drive-redis", ("--script", "0123"), "--script: "),
+        ("drive-redis", (), "drive-redis needs --script"),
+        ("memory", ("--cards", 0), "is no whole number above 0"),
+        ("startup", (), "startup needs --folder"),
+        ("replay", ("--rate", 100), "replay takes no --rate"),
+        ("dive", (), "which command?"),
+    ],
+)
+def test_what_a_command_does_not_take_is_refused(driver: Path, command: str, arguments: tuple[object, ...], sentence: str) -> None:
+    """A closed loop's figures must not come out where a rate was asked for."""
+    words = [str(driver), "--rehearsal", command, *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize(("offset", "speed"), [("18446744073709551615", 1), ("1000", 1e-300)])
+def test_a_replay_that_would_not_end_is_refused(native: Driver, tmp_path: Path, offset: str, speed: float) -> None:
+    path = replay_file(tmp_path, f"{offset},T0000001,{CARDS[0].card_number},purchase,850")
+    done = native.run("replay", "127.0.0.1:1", "--replay", path, "--speed", speed)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "would take more than a year" in done.stderr
 
 
 def test_the_limit_of_open_files_is_raised_where_it_may_be_and_told_of_where_not(native: Driver) -> None:

@@ -3,6 +3,7 @@
 import datetime
 import json
 import stat
+import subprocess
 import zoneinfo
 from collections import Counter
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from tests.switch_process import (
     CARDS_HEADER,
     FAR_FUTURE,
     MERCHANTS,
+    PROGRAM,
     SHOP,
     ZONE,
     Device,
@@ -210,6 +212,7 @@ async def test_nobody_is_in_it(day: Day, tmp_path: Path) -> None:
         key = key_file(tmp_path)
         export(day, tmp_path / "keyed", "--key", key)
         export(day, tmp_path / "again", "--key", key)
+        (tmp_path / "other").mkdir(mode=0o755)
         export(day, tmp_path / "other")
         export(day, tmp_path / "another")
         return {name: tmp_path / name for name in ("keyed", "again", "other", "another")}
@@ -226,6 +229,10 @@ async def test_nobody_is_in_it(day: Day, tmp_path: Path) -> None:
     def cards(name: str) -> list[str]:
         return [card.card_number for card in Campus.read(folders[name]).cards]
 
+    # Whoever has a list of the people and their cards cannot count them off.
+    pseudonyms = Pseudonyms(bytes.fromhex(KEY))
+    listed = sorted((f"H{day.cards['old' if name == 'new' else name]}", number) for name, number in day.cards.items())
+    assert cards("keyed") != [pseudonyms.card(number) for _, number in listed]
     for number in cards("keyed"):
         assert len(number) == 19
         assert luhn_digit(number[:-1]) == number[-1]
@@ -264,6 +271,9 @@ async def test_what_is_refused(day: Day, tmp_path: Path) -> None:
             "a file": refusal(*on, "--output", occupied / "mine"),
             "short key": refusal(*on, "--output", out, "--key", key_file(bad, "5a5a")),
         }
+        # As where the disk is full, but for the words.
+        command = [str(part) for part in (PROGRAM, "export-replay", "--config", day.switch.file, *on, "--output", out)]
+        found["full"] = subprocess.run(["prlimit", "--fsize=300", *command], capture_output=True, text=True, check=False).stderr
         key = key_file(bad)
         key.chmod(0o644)
         found["open key"] = refusal(*on, "--output", out, "--key", key)
@@ -275,6 +285,7 @@ async def test_what_is_refused(day: Day, tmp_path: Path) -> None:
     assert "not empty" in found["occupied"]
     assert [path.name for path in occupied.iterdir()] == ["mine"]
     assert "mine: File exists" in found["a file"]
+    assert "out: File too large." in found["full"]
     assert "a key is 64 hex digits" in found["short key"]
     assert "other users may read this secret" in found["open key"]
     assert not list((tmp_path / "out").iterdir())

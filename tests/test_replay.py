@@ -35,10 +35,13 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ("x,T1,17,purchase,1", "row 2: offset_ms 'x' is not made of digits"),
-        ("5,T1,17,purchase,-1", "row 2: amount '-1' is not made of digits"),
-        ("5,T1,１７,purchase,1", "row 2: card_number '１７' is not made of digits"),
-        ("5,T1,,balance,1", "row 2: card_number '' is not made of digits"),
+        ("x,T1,17,purchase,1", "row 2: offset_ms 'x' is not made of 1 to 12 digits"),
+        ("5,T1,17,purchase,-1", "row 2: amount '-1' is not made of 1 to 12 digits"),
+        ("5,T1,１７,purchase,1", "row 2: card_number '１７' is not made of 1 to 19 digits"),
+        ("5,T1,,balance,1", "row 2: card_number '' is not made of 1 to 19 digits"),
+        ("5,T1,12345678901234567890,balance,1", "row 2: card_number '12345678901234567890' is not made of 1 to 19 digits"),
+        ("5,T1,17,purchase,1000000000000", "row 2: amount '1000000000000' is not made of 1 to 12 digits"),
+        (f"{'9' * 5000},T1,17,purchase,1", f"row 2: offset_ms '{'9' * 40}' is not made of 1 to 12 digits"),
         ("5,T1,17,refund,1", "row 2: operation 'refund' is not one of purchase, balance, reversal, repeat"),
         ("5,T1,17,purchase,1\n4,T1,17,purchase,1", "row 3: offset_ms 4 comes after 5"),
         ("5,T1,17,purchase", "line 2: 4 fields where the header has 5"),
@@ -53,6 +56,12 @@ def test_a_wrong_line_is_named(tmp_path: Path, rows: str, complaint: str) -> Non
     with pytest.raises(ReplayUnread) as refused:
         list(read_entries(path))
     assert str(refused.value).startswith(f"{path} {complaint}")
+
+
+def test_a_terminal_that_its_campus_has_not_is_named_where_the_campus_is_known(tmp_path: Path) -> None:
+    write_entries(tmp_path / REPLAY_NAME, [Entry(0, "T1", CARD, Operation.PURCHASE, 1), Entry(0, "T9", CARD, Operation.PURCHASE, 1)])
+    with pytest.raises(ReplayUnread, match="row 3: terminal T9 is not in its campus"):
+        list(read_entries(tmp_path / REPLAY_NAME, {"T1"}))
 
 
 @pytest.mark.parametrize(
@@ -193,4 +202,8 @@ def test_what_the_generator_refuses(tmp_path: Path, capsys: pytest.CaptureFixtur
     ):
         assert generate.main(arguments) == 1
         assert complaint in capsys.readouterr().err
+    for day in ("2026-13-01", "9999-12-31"):
+        with pytest.raises(SystemExit):
+            generate.main([str(tmp_path / "new"), "--today", day])
+        assert f"'{day}' is no day of 2000 to 2099; write it as YYYY-MM-DD" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

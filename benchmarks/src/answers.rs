@@ -2,7 +2,8 @@
 //!
 //! The file is a CSV with the header `offset_ms,terminal_id,card_number,operation,amount,response,latency_us`: what the replay's line
 //! said; the fen that moved (a purchase's amount if it was approved, of a reversal what it gave back, else 0); DE39; microseconds from
-//! the moment at which it was due. Lines are in the order of their answers, and reach the file at least once a second.
+//! the moment at which it was due. Lines are in the order of their answers. They reach the file about once a second while answers
+//! come, and the last of them when it is closed.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -45,7 +45,9 @@ pub(crate) fn read_tills(folder: &Path) -> Result<Vec<Till>, Failure> {
     let mut tills = Vec::new();
     rows(&folder.join("terminals.csv"), |row| {
         let text = |field: usize| row.get(field).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default().trim();
-        let key = u128::from_str_radix(text(4), 16).map_err(|_| format!("{:?} is no key of 32 hex digits", text(4)))?;
+        let digits = Some(text(4)).filter(|digits| digits.len() == 32 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let key = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
+        let key = key.ok_or_else(|| format!("{:?} is no key of 32 hex digits", text(4)))?;
         tills.push(Till {
             id: padded(text(0))?,
             merchant: padded(text(1))?,
@@ -83,7 +85,8 @@ fn each_row(name: &str, file: impl Read, take: &mut impl FnMut(&ByteRecord) -> R
     Ok(())
 }
 
-fn padded<const N: usize>(text: &str) -> Result<[u8; N], String> {
+/// A name as it stands in a message.
+pub(crate) fn padded<const N: usize>(text: &str) -> Result<[u8; N], String> {
     let mut field = [b' '; N];
     field
         .get_mut(..text.len())
@@ -108,6 +111,22 @@ mod tests {
         });
         assert_eq!(read.unwrap_err().to_string(), "cards.csv line 3: no card number");
         assert_eq!(numbers, ["1234567"]);
+    }
+
+    #[test]
+    fn a_key_has_all_its_digits() {
+        let folder = std::env::temp_dir().join(format!("switch-benchmarks-{}", fastrand::u64(..)));
+        std::fs::create_dir(&folder).unwrap();
+        let read = |key: &str| {
+            let row = format!("terminal_id,merchant_id,kind,zone,key\nT1,M1,pos,,{key}\n");
+            std::fs::write(folder.join("terminals.csv"), row).unwrap();
+            read_tills(&folder).map(|tills| tills.len()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read("000102030405060708090a0b0c0d0E0F"), Ok(1));
+        for key in ["", "0001", "+00102030405060708090a0b0c0d0e0f", "000102030405060708090a0b0c0d0e0g"] {
+            assert!(read(key).is_err_and(|error| error.contains("line 2") && error.contains("no key of 32 hex digits")), "{key}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use lexopt::{Parser, ValueExt};
@@ -19,6 +20,10 @@ use crate::terminal::{Clock, Memory, Operation};
 
 /// Purchases that a terminal keeps in mind where there are any to reverse or to repeat.
 const REMEMBERED: usize = 8;
+
+/// How long something may be measured or waited for.
+const SECONDS_MIN: f64 = 0.001;
+const SECONDS_MAX: f64 = 1_000_000.0;
 
 /// What is said on the command line; not everything for every command.
 #[expect(clippy::struct_excessive_bools, reason = "a command line has switches")]
@@ -82,8 +87,8 @@ impl Default for Plan {
 }
 
 impl Plan {
-    /// Takes an option of `drive` or `replay`. False if it is none.
-    pub(crate) fn option(&mut self, name: &str, arguments: &mut Parser) -> Result<bool, Failure> {
+    /// Takes an option that drives. False if it is none.
+    pub(crate) fn option(&mut self, name: &str, arguments: &mut Parser) -> Result<bool, lexopt::Error> {
         match name {
             "echo" => self.peer = Peer::Echo,
             "address" => self.address = Some(arguments.value()?.parse()?),
@@ -91,15 +96,15 @@ impl Plan {
             "first-terminal" => self.first_terminal = arguments.value()?.parse()?,
             "terminals" => self.terminals = Some(arguments.value()?.parse()?),
             "connections" => self.connections = Some(arguments.value()?.parse()?),
-            "depth" => self.depth = Some(arguments.value()?.parse_with(|text| above_zero(text.parse::<usize>().ok(), text))?),
+            "depth" => self.depth = Some(arguments.value()?.parse_with(above_zero)?),
             "rate" => self.rate = Some(arguments.value()?.parse_with(|text| number(text, 0.0))?),
             "arrivals" => self.spacing = arguments.value()?.parse()?,
             "popularity" => self.popularity = arguments.value()?.parse()?,
             "mix" => self.mix = arguments.value()?.parse()?,
             "allow-declines" => self.allow_declines = true,
-            "warm-up" => self.warm_up = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
-            "seconds" => self.measured = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
-            "patience" => self.patience = Duration::try_from_secs_f64(arguments.value()?.parse()?)?,
+            "warm-up" => self.warm_up = arguments.value()?.parse_with(|text| seconds(text, 0.0))?,
+            "seconds" => self.measured = arguments.value()?.parse_with(|text| seconds(text, SECONDS_MIN))?,
+            "patience" => self.patience = arguments.value()?.parse_with(|text| seconds(text, SECONDS_MIN))?,
             "histogram" => self.histogram = true,
             "progress" => self.progress = true,
             "announce" => self.announce = true,
@@ -130,8 +135,14 @@ fn number(text: &str, least: f64) -> Result<f64, String> {
     number.ok_or_else(|| format!("{text:?} is no such number"))
 }
 
-fn above_zero(number: Option<usize>, text: &str) -> Result<usize, String> {
-    number.filter(|number| *number > 0).ok_or_else(|| format!("{text:?} is no whole number above 0"))
+fn seconds(text: &str, least: f64) -> Result<Duration, String> {
+    let seconds = number(text, least).ok().filter(|seconds| *seconds <= SECONDS_MAX);
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| format!("{text:?} is no number of seconds from {least} to {SECONDS_MAX}"))
+}
+
+pub(crate) fn above_zero<N: FromStr + PartialOrd + Default>(text: &str) -> Result<N, String> {
+    let number = text.parse().ok().filter(|number| *number > N::default());
+    number.ok_or_else(|| format!("{text:?} is no whole number above 0"))
 }
 
 /// Runs a plan and gives its figures.

@@ -33,7 +33,7 @@ use crate::crowd::{Crowd, Seat};
 use crate::figures::Tally;
 use crate::link::Link;
 use crate::schedule::Arrival;
-use crate::terminal::{Clock, Errand, Operation, Request, Said, Stamp, sample_reply};
+use crate::terminal::{Clock, Errand, Operation, Request, SPENT, Said, Stamp, sample_reply};
 
 const EVENTS_MAX: usize = 1024;
 const READ_BYTES: usize = 64 << 10;
@@ -342,7 +342,7 @@ impl<'a> Driver<'a> {
             (None, None) => return Err("nothing says what is to be asked".into()),
         };
         if seat.terminal.is_spent() {
-            return Err("a terminal has used its 999,999 numbers of a day; drive more terminals".into());
+            return Err(SPENT.into());
         }
         let mut request = seat.terminal.ask(&errand, self.stamp, due, &mut self.output);
         request.seat = index;

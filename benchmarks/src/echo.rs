@@ -3,11 +3,9 @@
 //! One thread, level-triggered epoll, one `recv` and one `send` for each readable socket. Each frame is answered with a
 //! constant frame as long as the switch's answer to a purchase; nothing is read but the frames' lengths.
 
-use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::event::epoll;
 use switch_core::iso8583::frame::{self, Split};
@@ -36,13 +34,14 @@ pub(crate) fn serve() -> Result<(), Failure> {
     allow_all_connections()?;
     println!("{}", serde_json::json!({ "ready": true, "address": listener.local_addr()?.to_string() }));
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-    let watch = |token: u64, descriptor: std::os::fd::BorrowedFd<'_>| {
+    let watch = |token: u64, descriptor: BorrowedFd<'_>| {
         epoll::add(&epoll, descriptor, epoll::EventData::new_u64(token), epoll::EventFlags::IN)
     };
-    watch(LISTENER, std::os::fd::AsFd::as_fd(&listener))?;
-    watch(INPUT, std::os::fd::AsFd::as_fd(&std::io::stdin()))?;
+    watch(LISTENER, listener.as_fd())?;
+    watch(INPUT, std::io::stdin().as_fd())?;
     let reply = sample_reply();
-    let mut peers: HashMap<RawFd, Peer> = HashMap::new();
+    // By descriptor: to hash it would be a cost that is not the machine's.
+    let mut peers: Vec<Option<Peer>> = Vec::new();
     let mut events = Vec::with_capacity(EVENTS_MAX);
     let mut input = vec![0; 64 << 10];
     let mut output = Vec::new();
@@ -56,14 +55,16 @@ pub(crate) fn serve() -> Result<(), Failure> {
                     let (stream, _) = listener.accept()?;
                     stream.set_nonblocking(true)?;
                     stream.set_nodelay(true)?;
-                    watch(stream.as_raw_fd().cast_unsigned().into(), std::os::fd::AsFd::as_fd(&stream))?;
-                    peers.insert(stream.as_raw_fd(), Peer { stream, partial: Vec::new() });
+                    let place = stream.as_raw_fd().cast_unsigned() as usize;
+                    watch(place as u64, stream.as_fd())?;
+                    peers.resize_with(peers.len().max(place + 1), || None);
+                    peers[place] = Some(Peer { stream, partial: Vec::new() });
                 }
                 token => {
-                    let descriptor = token as RawFd;
-                    let peer = peers.get_mut(&descriptor).expect("a peer is kept until it is closed");
+                    let place = &mut peers[token as usize];
+                    let peer = place.as_mut().expect("a peer is kept until it is closed");
                     if !answer(peer, &mut input, &reply, &mut output)? {
-                        peers.remove(&descriptor);
+                        *place = None;
                     }
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! The work is the authorizer's own: frame, parse, MAC, checks, ledger, duplicate memory, journal record, answer, MAC. The
 //! record is copied into a batch's buffer as the journal does it, and goes nowhere. Requests are made before and answers
-//! checked after the clock runs, a block at a time.
+//! checked after the clock runs, a block at a time. Of these a wave is handed over at a time, as by the pump.
 
 use std::fs;
 use std::path::Path;
@@ -25,7 +25,9 @@ use crate::terminal::{Clock, Errand, Memory, Request, Terminal};
 
 /// Purchases between two looks at the clock: few enough that their frames stay in the cache, as in the pump.
 const BLOCK: usize = 512;
-/// Messages that are handed over at a time, unless said.
+/// Messages that are handed over at a time, unless said: those that the core can look ahead at. In a real switch it is one at a time
+/// where little is asked, up to 64 at 64 connections with one purchase under way on each (two messages in three are among 32 or more), and
+/// 126 on the average at 512 connections with 16.
 pub(crate) const WAVE: usize = 16;
 /// Terminals that take turns, at most.
 const TERMINALS: usize = 256;
@@ -144,7 +146,7 @@ pub(crate) fn measure(folder: &Path, purchases: usize, cards: Option<u64>, wave:
 fn handle_all(core: &mut Authorizer<Batch>, requests: &[u8], wave: usize, replies: &mut Replies) -> Result<(), Failure> {
     let now = wall_clock();
     let mut ahead = requests;
-    while !ahead.is_empty() {
+    while matches!(frame::split(ahead), Split::Frame { .. }) {
         core.look_ahead(frame::messages(ahead).take(wave));
         for _ in 0..wave {
             let Split::Frame { tpdu, message, consumed } = frame::split(ahead) else { break };

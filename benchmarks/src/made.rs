@@ -13,10 +13,10 @@ use switch_core::session::KeySlot;
 pub(crate) const TILLS: u32 = 256;
 /// Days for which identities are kept.
 pub(crate) const IDENTITY_DAYS: u16 = 8;
-/// The first business date.
+/// The first business date: 2026-11-24.
 pub(crate) const TODAY: Date = Date(9_824);
-/// When everything is decided.
-pub(crate) const NOW: Timestamp = 1_795_320_000_000_000;
+/// When everything is decided: noon of that day in China.
+pub(crate) const NOW: Timestamp = 1_795_492_800_000_000;
 const PURSE_FEN: i64 = 99_999_999;
 
 /// The policy, the business date, one canteen and its tills.

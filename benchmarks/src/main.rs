@@ -14,12 +14,12 @@
 //! A debug build refuses to measure: its figures would mislead. `--rehearsal` lets it run all the same, for tests.
 
 use std::error::Error;
-use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lexopt::{Arg, Parser, ValueExt};
 
-use drive::Plan;
+use drive::{Plan, above_zero};
 
 mod answers;
 mod campus;
@@ -46,22 +46,47 @@ type Failure = Box<dyn Error>;
 /// Unless said.
 const CARDS: u64 = 1_000_000;
 
-const USAGE: &str = "switch_benchmarks echo
-switch_benchmarks drive --address HOST:PORT --campus FOLDER [--echo] [--first-terminal N] [--terminals N] [--connections N]
-                        [--depth N] [--rate PER_SECOND [--arrivals constant|poisson]] [--warm-up SECONDS] [--seconds SECONDS]
-                        [--popularity uniform|zipf:EXPONENT|hot:CARDS:REQUESTS] [--allow-declines]
-                        [--mix purchase=N,balance=N,reversal=N,repeat=N] [--patience SECONDS] [--histogram] [--progress]
-                        [--announce]
-switch_benchmarks replay --address HOST:PORT --campus FOLDER --replay FILE.csv [--speed X] [--connections N]
-                        [--allow-declines] [--answers FILE.csv] [--patience SECONDS] [--histogram] [--progress] [--announce]
-switch_benchmarks drive-postgresql --address HOST:PORT --campus FOLDER [--first-terminal N] [--connections N] [--depth N]
-                        [--warm-up SECONDS] [--seconds SECONDS] [--histogram]
-switch_benchmarks drive-redis --script SHA1, and the rest as above
-switch_benchmarks in-process --campus FOLDER [--purchases N] [--cards N] [--wave N]
-switch_benchmarks instructions [--count N]
-switch_benchmarks memory [--cards N] [--identities N]
-switch_benchmarks startup --folder FOLDER [--records N] [--cards N] [--batch N]
-all: [--rehearsal]";
+/// The commands with their options. What a command does not take is refused: a figure must not be of something else than was asked for.
+const USAGE: [(&str, &str); 9] = [
+    ("echo", ""),
+    (
+        "drive",
+        "--address IP:PORT --campus FOLDER [--echo] [--first-terminal N] [--terminals N] [--connections N] [--depth N]
+    [--rate PER_SECOND [--arrivals constant|poisson]] [--warm-up SECONDS] [--seconds SECONDS]
+    [--popularity uniform|zipf:EXPONENT|hot:CARDS:REQUESTS] [--mix purchase=N,balance=N,reversal=N,repeat=N]
+    [--allow-declines] [--patience SECONDS] [--histogram] [--progress] [--announce]",
+    ),
+    (
+        "replay",
+        "--address IP:PORT --campus FOLDER --replay FILE.csv [--speed X] [--connections N] [--allow-declines]
+    [--answers FILE.csv] [--patience SECONDS] [--histogram] [--progress] [--announce]",
+    ),
+    (
+        "drive-postgresql",
+        "--address IP:PORT --campus FOLDER [--first-terminal N] [--connections N] [--depth N]
+    [--warm-up SECONDS] [--seconds SECONDS] [--patience SECONDS] [--histogram]",
+    ),
+    (
+        "drive-redis",
+        "--address IP:PORT --campus FOLDER --script SHA1 [--first-terminal N] [--connections N] [--depth N]
+    [--warm-up SECONDS] [--seconds SECONDS] [--patience SECONDS] [--histogram]",
+    ),
+    ("in-process", "--campus FOLDER [--purchases N] [--cards N] [--wave N]"),
+    ("instructions", "[--count N]"),
+    ("memory", "[--cards N] [--identities N]"),
+    ("startup", "--folder FOLDER [--records N] [--cards N] [--batch N]"),
+];
+
+fn usage() -> String {
+    let commands = USAGE.map(|(command, options)| format!("switch_benchmarks {command} {options}"));
+    format!("{}\nall: [--rehearsal]", commands.join("\n"))
+}
+
+/// Whether a command takes an option.
+fn takes(options: &str, name: &str) -> bool {
+    let words = options.split(|letter: char| letter != '-' && !letter.is_ascii_alphanumeric());
+    words.filter_map(|word| word.strip_prefix("--")).any(|option| option == name)
+}
 
 fn main() -> ExitCode {
     match run() {
@@ -76,81 +101,124 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let mut command = None;
     let mut rehearsal = false;
-    let mut script = String::new();
-    let mut purchases = 1_000_000;
-    let mut folder = None;
-    let mut plan = Plan::default();
-    let mut scale = startup::Scale { records: 10_000_000, cards: 0, batch: 256 };
-    let mut count = 2_048;
-    let mut cards = None;
-    let mut wave = in_process::WAVE;
-    let mut identities = 20_000_000;
+    let mut given = Vec::new();
+    let mut options = Options::default();
     let mut arguments = Parser::from_env();
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Value(value) if command.is_none() => command = Some(value.string()?),
             Arg::Long("rehearsal") => rehearsal = true,
-            Arg::Long("script") => script = arguments.value()?.string()?,
-            Arg::Long("purchases") => purchases = arguments.value()?.parse()?,
-            Arg::Long("folder") => folder = Some(arguments.value()?),
-            Arg::Long("records") => scale.records = arguments.value()?.parse()?,
-            Arg::Long("count") => count = arguments.value()?.parse()?,
-            Arg::Long("cards") => cards = Some(arguments.value()?.parse()?),
-            Arg::Long("wave") => wave = arguments.value()?.parse::<NonZeroUsize>()?.get(),
-            Arg::Long("identities") => identities = arguments.value()?.parse()?,
-            Arg::Long("batch") => scale.batch = arguments.value()?.parse()?,
             Arg::Long("help") => {
-                println!("{USAGE}");
+                println!("{}", usage());
                 return Ok(());
             }
             Arg::Long(name) => {
                 let name = name.to_owned();
-                if !plan.option(&name, &mut arguments)? {
-                    return Err(format!("there is no option --{name}; the usage is:\n{USAGE}").into());
+                if !options.take(&name, &mut arguments).map_err(|error| format!("--{name}: {error}"))? {
+                    return Err(format!("there is no option --{name}; the usage is:\n{}", usage()).into());
                 }
+                given.push(name);
             }
             other => return Err(other.unexpected().into()),
         }
     }
+    let command = command.unwrap_or_default();
+    let known = USAGE.iter().find(|(name, _)| *name == command);
+    let (_, known) = known.ok_or_else(|| format!("which command? The usage is:\n{}", usage()))?;
+    if let Some(name) = given.iter().find(|name| !takes(known, name)) {
+        return Err(format!("{command} takes no --{name}; the usage is:\n{}", usage()).into());
+    }
     if cfg!(debug_assertions) && !rehearsal {
         return Err("this is a debug build, whose figures mislead; build with --release (or pass --rehearsal in a test)".into());
     }
-    match command.as_deref() {
-        Some("echo") => echo::serve(),
-        Some("drive") => {
-            println!("{}", drive::drive(&plan)?);
-            Ok(())
-        }
-        Some("replay") => {
-            println!("{}", replay::replay(&plan)?);
-            Ok(())
-        }
-        Some("drive-postgresql") => {
-            println!("{}", peers::drive(&peers::Peer::PostgreSql, &plan)?);
-            Ok(())
-        }
-        Some("drive-redis") => {
-            println!("{}", peers::drive(&peers::Peer::Redis { script }, &plan)?);
-            Ok(())
-        }
-        Some("in-process") => {
-            println!("{}", in_process::measure(&plan.campus, purchases, cards, wave)?);
-            Ok(())
-        }
-        Some("instructions") => {
-            println!("{}", instructions::run(count)?);
-            Ok(())
-        }
-        Some("memory") => {
-            println!("{}", memory::measure(cards.unwrap_or(CARDS), identities)?);
-            Ok(())
-        }
-        Some("startup") => {
+    let Options { plan, script, purchases, folder, records, batch, count, cards, wave, identities } = options;
+    let figures = match command.as_str() {
+        "echo" => return echo::serve(),
+        "drive" => drive::drive(&plan)?,
+        "replay" => replay::replay(&plan)?,
+        "drive-postgresql" => peers::drive(&peers::Peer::PostgreSql, &plan)?,
+        "drive-redis" => peers::drive(&peers::Peer::Redis { script: script.ok_or("drive-redis needs --script")? }, &plan)?,
+        "in-process" => in_process::measure(&plan.campus, purchases, cards, wave)?,
+        "instructions" => instructions::run(count)?,
+        "memory" => memory::measure(cards.unwrap_or(CARDS), identities)?,
+        "startup" => {
             let folder = folder.ok_or("startup needs --folder")?;
-            scale.cards = cards.unwrap_or(CARDS);
-            println!("{}", startup::measure(folder.as_ref(), &scale)?);
-            Ok(())
+            startup::measure(&folder, &startup::Scale { records, cards: cards.unwrap_or(CARDS), batch })?
         }
-        _ => Err(format!("which command? The usage is:\n{USAGE}").into()),
+        _ => unreachable!("{command} has a usage"),
+    };
+    println!("{figures}");
+    Ok(())
+}
+
+/// What is said on the command line.
+struct Options {
+    plan: Plan,
+    script: Option<String>,
+    purchases: usize,
+    folder: Option<PathBuf>,
+    records: u64,
+    batch: u64,
+    count: usize,
+    cards: Option<u64>,
+    wave: usize,
+    identities: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            plan: Plan::default(),
+            script: None,
+            purchases: 1_000_000,
+            folder: None,
+            records: 10_000_000,
+            batch: 256,
+            count: 2_048,
+            cards: None,
+            wave: in_process::WAVE,
+            identities: 20_000_000,
+        }
+    }
+}
+
+impl Options {
+    /// Takes an option. False if it is none.
+    fn take(&mut self, name: &str, arguments: &mut Parser) -> Result<bool, lexopt::Error> {
+        match name {
+            "script" => self.script = Some(arguments.value()?.parse_with(digest)?),
+            "purchases" => self.purchases = arguments.value()?.parse_with(above_zero)?,
+            "folder" => self.folder = Some(arguments.value()?.into()),
+            "records" => self.records = arguments.value()?.parse_with(above_zero)?,
+            "batch" => self.batch = arguments.value()?.parse_with(above_zero)?,
+            "count" => self.count = arguments.value()?.parse_with(above_zero)?,
+            "cards" => self.cards = Some(arguments.value()?.parse_with(above_zero)?),
+            "wave" => self.wave = arguments.value()?.parse_with(above_zero)?,
+            "identities" => self.identities = arguments.value()?.parse_with(above_zero)?,
+            _ => return self.plan.option(name, arguments),
+        }
+        Ok(true)
+    }
+}
+
+fn digest(text: &str) -> Result<String, String> {
+    let is_digest = text.len() == 40 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if is_digest { Ok(text.to_owned()) } else { Err(format!("{text:?} is no SHA-1 of 40 hex digits")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_takes_what_its_usage_names_and_nothing_else() {
+        let takes = |command: &str, name: &str| super::takes(USAGE.iter().find(|(other, _)| *other == command).unwrap().1, name);
+        for name in ["address", "connections", "rate", "arrivals", "warm-up", "mix", "announce"] {
+            assert!(takes("drive", name), "{name}");
+        }
+        for name in ["rate", "mix", "terminal", "first", "up", "warm", "script", ""] {
+            assert!(!takes("drive-postgresql", name), "{name}");
+        }
+        assert!(takes("drive-redis", "script") && takes("startup", "folder") && !takes("echo", "address"));
     }
 }

@@ -18,7 +18,7 @@ use switch_core::card_number::CardNumber;
 
 use crate::Failure;
 use crate::answers::Answers;
-use crate::campus::{Till, read_tills};
+use crate::campus::{Till, padded, read_tills};
 use crate::chance::Mix;
 use crate::crowd::Crowd;
 use crate::drive::{Plan, figures};
@@ -28,6 +28,8 @@ use crate::terminal::{Clock, Errand, Memory, Operation};
 
 const HEADER: [&str; 5] = ["offset_ms", "terminal_id", "card_number", "operation", "amount"];
 const MILLISECOND: f64 = 1e6;
+/// Nanoseconds that a replay may take: a year.
+const REPLAY_MAX: u64 = 366 * 86_400 * 1_000_000_000;
 /// DE4 has twelve digits.
 const AMOUNT_MAX: u64 = 999_999_999_999;
 
@@ -43,16 +45,21 @@ struct Replay {
 pub(crate) fn replay(plan: &Plan) -> Result<Value, Failure> {
     let address = plan.address.ok_or("replay needs --address")?;
     let path = plan.replay.as_deref().ok_or("replay needs --replay FILE.csv")?;
-    if plan.peer == Peer::Echo {
-        return Err("a replay needs the switch; the echo decides nothing".into());
-    }
     let tills = read_tills(&plan.campus)?;
     let Replay { mut arrivals, terminals } = read_file(path, &tills)?;
     #[expect(clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "milliseconds of some days")]
     for arrival in &mut arrivals {
         arrival.due = (arrival.due as f64 * MILLISECOND / plan.speed) as u64;
     }
-    let closes = arrivals.last().ok_or_else(|| format!("{}: there is nothing to replay", path.display()))?.due + 1;
+    let last = arrivals.last().ok_or_else(|| format!("{}: there is nothing to replay", path.display()))?.due;
+    if last > REPLAY_MAX {
+        return Err(format!(
+            "{}: at {} times its speed it would take more than a year; nothing was sent",
+            path.display(),
+            plan.speed
+        )
+        .into());
+    }
     let repeats = arrivals.iter().any(|arrival| arrival.errand == Some(Errand::Repeat));
     let tills: Vec<&Till> = terminals.iter().map(|&place| &tills[place]).collect();
     let mut clock = Clock::new()?;
@@ -62,14 +69,14 @@ pub(crate) fn replay(plan: &Plan) -> Result<Value, Failure> {
     let sign_on = signing_on.elapsed();
     plan.say_ready(&crowd, sign_on);
     let rules = Rules {
-        peer: plan.peer,
+        peer: Peer::Switch,
         pace: Loop::Open,
         depth: 1,
         mix: Mix::PURCHASES,
         allow_declines: plan.allow_declines,
         as_long_as_echo: false,
         opens: 0,
-        closes,
+        closes: last + 1,
         progress: plan.progress,
         patience: plan.patience.as_nanos() as u64,
     };
@@ -163,9 +170,7 @@ impl Reading<'_> {
     }
 
     fn seat(&mut self, terminal: &str, operation: Operation, terminals: &mut Vec<usize>) -> Result<u32, String> {
-        let mut id = [b' '; 8];
-        let name = id.get_mut(..terminal.len()).ok_or_else(|| format!("terminal_id {terminal:?} has more than 8 characters"))?;
-        name.copy_from_slice(terminal.as_bytes());
+        let id: [u8; 8] = padded(terminal).map_err(|reason| format!("terminal_id {reason}"))?;
         let place = *self.by_id.get(&id).ok_or_else(|| format!("terminal_id {terminal:?} is not in the campus's terminals.csv"))?;
         let kind = self.tills[place].kind.as_str();
         let may = match operation {
@@ -230,7 +235,8 @@ mod tests {
             ("x,T1,17,purchase,1", "line 2: offset_ms \"x\" is no whole number"),
             ("5,T1,17,purchase,1\n4,T1,17,purchase,1", "line 3: offset_ms 4 comes after 5"),
             ("5,T1,17,purchase,1\n\n\n5,T9,17,purchase,1", "line 5: terminal_id \"T9\" is not in"),
-            ("5,T12345678,17,purchase,1", "line 2: terminal_id \"T12345678\" has more than 8"),
+            ("5,T12345678,17,purchase,1", "line 2: terminal_id \"T12345678\" has not 1 to 8 characters"),
+            ("5,,17,purchase,1", "line 2: terminal_id \"\" has not 1 to 8 characters"),
             ("5,T1,1a,purchase,1", "line 2: card_number \"1a\" is not 1 to 19 digits"),
             ("5,T1,,balance,0", "line 2: card_number \"\" is not 1 to 19 digits"),
             ("5,T1,17,refund,1", "line 2: operation \"refund\" is not one of purchase, balance, reversal, repeat"),

@@ -3,8 +3,8 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 use rand_distr::{Distribution, Exp1};
 
 use crate::terminal::Errand;
@@ -50,7 +50,7 @@ impl FromStr for Spacing {
     }
 }
 
-/// Arrivals at a rate, in the order of their moments, all before the end.
+/// Arrivals at a rate, in the order of their moments, all before the end; the same for the same seed.
 pub(crate) struct Schedule {
     per_second: f64,
     terminals: u32,
@@ -83,7 +83,7 @@ impl Iterator for Schedule {
             Spacing::Poisson => {
                 let gap: f64 = Exp1.sample(&mut self.chance);
                 self.at += gap / self.per_second;
-                (self.at, fastrand::u32(..self.terminals))
+                (self.at, self.chance.random_range(..self.terminals))
             }
         };
         self.count += 1;
@@ -118,6 +118,7 @@ mod tests {
         let arrivals = arrivals(Spacing::Poisson, 1000.0, 200);
         assert!((198_000..202_000).contains(&arrivals.len()), "{}", arrivals.len());
         assert!(arrivals.is_sorted_by_key(|arrival| arrival.due));
+        assert_eq!(arrivals, self::arrivals(Spacing::Poisson, 1000.0, 200), "the same seed gives the same");
         let gaps: Vec<f64> = arrivals.windows(2).map(|pair| (pair[1].due - pair[0].due) as f64 / 1e6).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
         let deviation = (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();

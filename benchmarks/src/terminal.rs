@@ -14,10 +14,12 @@ use crate::Failure;
 use crate::campus::Till;
 
 /// Fen; with the cards' opening balances nobody runs out of money within a run.
-const AMOUNT_MAX: u64 = 2_000;
+pub(crate) const AMOUNT_MAX: u64 = 2_000;
 
 /// The last STAN of a day.
-const STAN_MAX: u32 = 999_999;
+pub(crate) const STAN_MAX: u32 = 999_999;
+/// What is wrong where there is none left.
+pub(crate) const SPENT: &str = "a terminal has used its 999,999 numbers of a day; drive more terminals";
 
 const MAC_BYTES: usize = 8;
 const MTI_BYTES: usize = 2;
@@ -340,7 +342,7 @@ impl Terminal {
     }
 
     fn next_stan(&mut self) -> u32 {
-        assert!(self.stan < STAN_MAX, "a terminal has {STAN_MAX} numbers a day; drive more terminals");
+        assert!(!self.is_spent(), "{SPENT}");
         self.stan += 1;
         self.stan
     }
@@ -368,8 +370,8 @@ impl Terminal {
         message.finish(Some(&self.key));
     }
 
-    /// What an answer says, or what is wrong with it. All of it is looked at whatever is wrong first, so that a bare echo's
-    /// answers cost the driver the same.
+    /// What an answer says, or what is wrong with it. All of it is looked at whatever is wrong first (`&`, not `&&`), so that a
+    /// bare echo's answers cost the driver the same.
     #[inline]
     pub(crate) fn mistrust(&self, request: &Request, reply: &Message<'_>) -> Result<Said, &'static str> {
         let number = |element: u8, expected: u64| reply.number(element) == Some(expected);
@@ -382,7 +384,7 @@ impl Terminal {
         let approved = response == Some(Response::Approved);
         let balance = request.operation == Operation::Balance;
         let transaction = reply.text(37).and_then(number_of);
-        let content = if balance { number(3, 310_000) && !reply.has(4) } else { number(3, 0) && number(4, request.amount) };
+        let content = if balance { number(3, 310_000) & !reply.has(4) } else { number(3, 0) & number(4, request.amount) };
         let numbers = if balance {
             !reply.has(37) && !reply.has(38)
         } else {
@@ -393,14 +395,14 @@ impl Terminal {
         let purses = if approved && !stranger { reply.text(54).is_some_and(are_purses) } else { !reply.has(54) };
         let checks = [
             (reply.mac().is_some_and(|(covered, tag)| self.key.verify(covered, &tag).is_ok()), "its MAC proves nothing"),
-            (reply.mti() == request.mti + 10 && reply.fault().is_none(), "it is no reply to such a request"),
-            (number(11, request.stan.into()) && number(13, request.stamp.date.into()), "it answers another request"),
-            (content && reply.card_number() == Some(request.card), "it has another content"),
-            (number(12, request.stamp.time.into()) && reply.text(49) == Some(b"156"), "its time or currency is another"),
-            (reply.text(41) == Some(&self.id) && reply.text(42) == Some(&self.merchant), "it is for another terminal"),
+            ((reply.mti() == request.mti + 10) & reply.fault().is_none(), "it is no reply to such a request"),
+            (number(11, request.stan.into()) & number(13, request.stamp.date.into()), "it answers another request"),
+            (content & (reply.card_number() == Some(request.card)), "it has another content"),
+            (number(12, request.stamp.time.into()) & (reply.text(49) == Some(b"156")), "its time or currency is another"),
+            ((reply.text(41) == Some(&self.id)) & (reply.text(42) == Some(&self.merchant)), "it is for another terminal"),
             (response.is_some(), "its response code is none"),
             (!response.is_some_and(Response::is_remembered) || numbers, "its numbers do not agree"),
-            (reply.has(15) && purses, "date or balances are missing or wrong"),
+            (reply.has(15) & purses, "date or balances are missing or wrong"),
         ];
         let fault = checks.into_iter().find(|(good, _)| !good).map(|(_, fault)| fault);
         match (fault, response) {

@@ -202,10 +202,7 @@ impl Lanes {
 
     /// Replies of the batch that the journal was writing, if it is durable: those that [`Self::leaving`] gives out next.
     pub fn durable_replies(&mut self) -> usize {
-        if !self.waiting.is_empty() {
-            // Its event may stand behind many others.
-            self.note_completed();
-        }
+        self.look_for_completed();
         if self.is_durable() { self.waiting.entries.len() } else { 0 }
     }
 
@@ -215,16 +212,20 @@ impl Lanes {
         if !self.at_once.is_empty() {
             return Some(std::mem::take(&mut self.at_once));
         }
-        if !self.waiting.is_empty() {
-            // Its event may stand behind many others.
-            self.note_completed();
-        }
+        self.look_for_completed();
         let done = self.take_durable();
         // The next batch goes to the disk before the last one's replies go out: the disk is the slower of the two.
         if !held {
             self.submit();
         }
         done.or_else(|| self.take_durable())
+    }
+
+    /// Takes note of the batch for which replies wait, if it is durable, before its event comes: that may stand behind many others.
+    fn look_for_completed(&mut self) {
+        if !self.waiting.is_empty() {
+            self.note_completed();
+        }
     }
 
     fn is_durable(&self) -> bool {

@@ -95,7 +95,8 @@ pub const COMPANY_RECORDS: usize = 64;
 /// Replies that leave together, from which on others are soon expected: fewer come from terminals at which somebody is served.
 pub const COMPANY_REPLIES_MIN: usize = 8;
 
-/// Microseconds without a newcomer after which a batch waits no longer: longer than a busy core takes to serve the next one.
+/// Microseconds without a newcomer after which a batch waits no longer: longer than a busy core takes to serve the next one. As in
+/// all waits this short, Linux adds up to 50 (its timer slack).
 pub const COMPANY_PAUSE_MICROSECONDS: u64 = 80;
 
 /// Microseconds for which a batch is kept open at most after replies have left: as long as a disk takes for some batches.

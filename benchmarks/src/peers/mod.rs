@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use hdrhistogram::Histogram;
@@ -25,16 +25,14 @@ use crate::campus::{Campus, Till};
 use crate::drive::Plan;
 use crate::driver::cpu_nanoseconds;
 use crate::figures::{export, percentiles};
+use crate::link::PATIENCE;
+use crate::terminal::{AMOUNT_MAX, SPENT, STAN_MAX};
 
 mod postgresql;
 mod redis;
 
 const EVENTS_MAX: usize = 1024;
 const READ_BYTES: usize = 64 << 10;
-/// Without any answer for so long, the run has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Fen, as terminals pay the switch.
-const AMOUNT_MAX: u64 = 2_000;
 
 /// Who answers.
 pub(crate) enum Peer {
@@ -199,7 +197,7 @@ impl Run {
             epoll::add(&epoll, connection.stream.as_fd(), epoll::EventData::new_u64(index as u64), epoll::EventFlags::IN)?;
             self.ask(connection, depth)?;
         }
-        let timeout = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+        let timeout = Timespec { tv_sec: plan.patience.as_secs().cast_signed(), tv_nsec: plan.patience.subsec_nanos().into() };
         let mut events = Vec::with_capacity(EVENTS_MAX);
         let mut window = None;
         let mut measured = None;
@@ -208,7 +206,7 @@ impl Run {
             events.clear();
             epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout))?;
             if events.is_empty() {
-                return Err(format!("{owed} answers have not come within {} s", PATIENCE.as_secs()).into());
+                return Err(format!("{owed} answers have not come within {} s", plan.patience.as_secs_f64()).into());
             }
             let now = self.now();
             if window.is_none() && now >= opens {
@@ -240,8 +238,10 @@ impl Run {
         let now = self.now();
         for _ in 0..count {
             let purchase = &mut connection.purchase;
+            if purchase.stan >= STAN_MAX {
+                return Err(SPENT.into());
+            }
             purchase.stan += 1;
-            assert!(purchase.stan < 1_000_000, "a terminal has 999,999 numbers a day; drive more terminals");
             purchase.card = self.cards[fastrand::usize(..self.cards.len())];
             purchase.amount = fastrand::u64(1..=AMOUNT_MAX);
             self.fen += purchase.amount;

@@ -125,8 +125,8 @@ impl Shelf {
         *place = packed;
     }
 
-    /// Adds a decision at the end and gives its index. A tombstone under its identity is forgotten for it. `None`, and nothing
-    /// has changed, where a decision stands under it already, or a value is beyond what there can be.
+    /// Adds a decision at the end and gives its index. A tombstone under its identity is forgotten for it. `None`, and no
+    /// decision has changed, where a decision stands under it already, or a value is beyond what there can be.
     pub(super) fn add(&mut self, entry: &Remembered) -> Option<u32> {
         let packed = Packed::new(entry)?;
         let identity = packed.identity();
