@@ -190,7 +190,9 @@ def _growth(results: Figures) -> Figure:
     cards = [point["cards"] for point in results["growth"]]
     middle, low, high = ([point["nanoseconds"][name] for point in results["growth"]] for name in ("p50", "p10", "p90"))
     axes.fill_between(cards, low, high, color=COLOURS["switch"], alpha=0.15, linewidth=0, label="p10 to p90 of blocks of 512")
-    axes.plot(cards, middle, "o-", color=COLOURS["switch"], label="median")
+    axes.plot(cards, middle, "o-", color=COLOURS["switch"], label=f"median, {results['in_process']['wave']} messages at a time")
+    alone = [point["nanoseconds_alone"]["p50"] for point in results["growth"]]
+    axes.plot(cards, alone, "o:", color=COLOURS["switch"], alpha=0.6, label="median, one message at a time")
     for count, nanoseconds in zip(cards, middle, strict=True):
         axes.annotate(f"{nanoseconds} ns", (count, nanoseconds), (0, 9), textcoords="offset points", ha="center")
     bound = GROWTH_TIMES * middle[0]
@@ -201,7 +203,7 @@ def _growth(results: Figures) -> Figure:
     axes.set_xscale("log")
     axes.set_xticks(cards, [f"{count:,}" for count in cards])
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylim(0, 1.25 * max(*high, bound))
+    axes.set_ylim(0, 1.25 * max(*high, *alone, bound))
     axes.set_xlabel("cards")
     axes.set_ylabel("one purchase in process, one thread, no disk: ns")
     axes.set_title("What a purchase costs by the number of cards")

@@ -158,11 +158,15 @@ def _set_rate(results: Figures) -> Iterator[str]:
 
 
 def _core(results: Figures) -> Iterator[str]:
-    nanoseconds = results["in_process"]["nanoseconds"]
-    yield f"In process, one thread, no disk: {nanoseconds['p50']} ns a purchase (p10 {nanoseconds['p10']}, p90 {nanoseconds['p90']})."
+    nanoseconds, wave = results["in_process"]["nanoseconds"], results["in_process"]["wave"]
+    yield (
+        f"In process, one thread, no disk: {nanoseconds['p50']} ns a purchase (p10 {nanoseconds['p10']}, p90 {nanoseconds['p90']}), "
+        f"{wave} messages handed over at a time."
+    )
     yield ""
     head = ["cards", *(f"{point['cards']:,}" for point in results["growth"])]
-    yield from _table(head, [["ns a purchase", *(point["nanoseconds"]["p50"] for point in results["growth"])]])
+    rows = ((f"ns a purchase, {wave} at a time", "nanoseconds"), ("ns a purchase, one at a time", "nanoseconds_alone"))
+    yield from _table(head, [[name, *(point[kind]["p50"] for point in results["growth"])] for name, kind in rows])
     startup, replay, snapshot = (results["startup"], results["startup"]["replay"], results["startup"]["snapshot"])
     yield ""
     yield (

@@ -58,7 +58,7 @@ def _targets(results: dict[str, Any]) -> Iterator[Target]:
     yield Target("a purchase in process, one thread, no disk", "ns", IN_PROCESS_NS, at_least=False, measured=median)
     growth = {point["cards"]: point["nanoseconds"]["p50"] for point in results["growth"]}
     few, many = min(growth), max(growth)
-    name = f"a purchase by one of {many:,} cards, beside one of {few:,}"
+    name = f"a purchase by one of {many:,} cards, beside one of {few:,}, {results['in_process']['wave']} messages at a time"
     yield Target(name, "times", GROWTH_TIMES, at_least=False, measured=growth[many] / growth[few])
     yield from _settling(results.get("settling"))
     yield from _memory(results.get("memory"))

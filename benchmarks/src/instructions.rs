@@ -198,7 +198,8 @@ enum Counted {
     Batches,
 }
 
-/// Handles every frame in `requests`, which came together as in a wave of the pump, from its first byte to its answer's last; gives how many were proved and got `response`.
+/// Handles every frame in `requests`, which came together as in a wave of the pump, from its first byte to its answer's last; gives how
+/// many were proved and got `response`.
 #[inline]
 fn handle_all(core: &mut Authorizer<Journal>, requests: &[u8], replies: &mut Replies, response: Response) -> usize {
     core.look_ahead(frame::messages(requests));
