@@ -198,9 +198,10 @@ enum Counted {
     Batches,
 }
 
-/// Handles every frame in `requests` from its first byte to its answer's last; gives how many were proved and got `response`.
+/// Handles every frame in `requests`, which came together as in a wave of the pump, from its first byte to its answer's last; gives how many were proved and got `response`.
 #[inline]
 fn handle_all(core: &mut Authorizer<Journal>, requests: &[u8], replies: &mut Replies, response: Response) -> usize {
+    core.look_ahead(frame::messages(requests));
     let (mut ahead, mut answered) = (requests, 0);
     while let Split::Frame { tpdu, message, consumed } = frame::split(ahead) {
         let handled = core.handle(NOW, tpdu, message, replies);
@@ -278,7 +279,7 @@ pub(crate) fn run(count: usize) -> Result<Value, Failure> {
     })?;
     end("reversal");
 
-    let messages: Vec<&[u8]> = purchases.iter().flat_map(|batch| messages(batch)).collect();
+    let messages: Vec<&[u8]> = purchases.iter().flat_map(|batch| frame::messages(batch)).collect();
     if counted_parse(&messages) != count {
         return Err("a message could not be read".into());
     }
@@ -301,16 +302,6 @@ pub(crate) fn run(count: usize) -> Result<Value, Failure> {
     }
     end("rows");
     Ok(json!({ "paths": paths, "count": count }))
-}
-
-/// The messages in a batch of frames.
-fn messages(mut ahead: &[u8]) -> Vec<&[u8]> {
-    let mut messages = Vec::new();
-    while let Split::Frame { message, consumed, .. } = frame::split(ahead) {
-        messages.push(message);
-        ahead = &ahead[consumed..];
-    }
-    messages
 }
 
 /// The journal's records up to `durable`, from the first one on.

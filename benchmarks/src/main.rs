@@ -71,7 +71,7 @@ const USAGE: [(&str, &str); 9] = [
         "--address IP:PORT --campus FOLDER --script SHA1 [--first-terminal N] [--connections N] [--depth N]
     [--warm-up SECONDS] [--seconds SECONDS] [--patience SECONDS] [--histogram]",
     ),
-    ("in-process", "--campus FOLDER [--purchases N] [--cards N]"),
+    ("in-process", "--campus FOLDER [--purchases N] [--cards N] [--wave N]"),
     ("instructions", "[--count N]"),
     ("memory", "[--cards N] [--identities N]"),
     ("startup", "--folder FOLDER [--records N] [--cards N] [--batch N]"),
@@ -131,14 +131,14 @@ fn run() -> Result<(), Failure> {
     if cfg!(debug_assertions) && !rehearsal {
         return Err("this is a debug build, whose figures mislead; build with --release (or pass --rehearsal in a test)".into());
     }
-    let Options { plan, script, purchases, folder, records, batch, count, cards, identities } = options;
+    let Options { plan, script, purchases, folder, records, batch, count, cards, wave, identities } = options;
     let figures = match command.as_str() {
         "echo" => return echo::serve(),
         "drive" => drive::drive(&plan)?,
         "replay" => replay::replay(&plan)?,
         "drive-postgresql" => peers::drive(&peers::Peer::PostgreSql, &plan)?,
         "drive-redis" => peers::drive(&peers::Peer::Redis { script: script.ok_or("drive-redis needs --script")? }, &plan)?,
-        "in-process" => in_process::measure(&plan.campus, purchases, cards)?,
+        "in-process" => in_process::measure(&plan.campus, purchases, cards, wave)?,
         "instructions" => instructions::run(count)?,
         "memory" => memory::measure(cards.unwrap_or(CARDS), identities)?,
         "startup" => {
@@ -161,6 +161,7 @@ struct Options {
     batch: u64,
     count: usize,
     cards: Option<u64>,
+    wave: usize,
     identities: u64,
 }
 
@@ -175,6 +176,7 @@ impl Default for Options {
             batch: 256,
             count: 2_048,
             cards: None,
+            wave: in_process::WAVE,
             identities: 20_000_000,
         }
     }
@@ -191,6 +193,7 @@ impl Options {
             "batch" => self.batch = arguments.value()?.parse_with(above_zero)?,
             "count" => self.count = arguments.value()?.parse_with(above_zero)?,
             "cards" => self.cards = Some(arguments.value()?.parse_with(above_zero)?),
+            "wave" => self.wave = arguments.value()?.parse_with(above_zero)?,
             "identities" => self.identities = arguments.value()?.parse_with(above_zero)?,
             _ => return self.plan.option(name, arguments),
         }

@@ -49,7 +49,8 @@ pub const IMPORT_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a merchant's name.
 pub const MERCHANT_NAME_BYTES_MAX: usize = 120;
 
-/// Bytes read from one connection at a time: a fair share, some dozens of messages of a concentrator's burst.
+/// Bytes read from one connection at a time: a fair share, some dozens of messages of a concentrator's burst. As many, and one share
+/// more, are read from all connections before any of it is handled.
 pub const READ_BYTES: usize = 8 << 10;
 
 /// Microseconds for which ready connections are served before batches and replies have their turn: long enough for a batch

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use switch_core::authorizer::{Authorizer, Replies, Settings};
 use switch_core::calendar::Timestamp;
 use switch_core::import::import;
-use switch_core::iso8583::{Message, Tpdu};
+use switch_core::iso8583::{Message, Tpdu, frame};
 use switch_core::ledger::Ledger;
 use switch_core::ledger::identities::State;
 use switch_core::limits::{CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE};
@@ -606,6 +606,35 @@ fn damaged() -> impl Strategy<Value = Damage> {
             let changes = changes.into_iter().map(|(at, byte)| (at.index(200), byte)).collect();
             (which, changes, cut.map(|cut| cut.index(200)), tail, signed)
         })
+}
+
+#[test]
+fn looking_ahead_changes_nothing_and_stumbles_over_nothing() {
+    let (mut authorizer, till) = signed_on();
+    let known = ["1001", "1002", "1003", "1101", "1105", "9", "9999999999999999999"];
+    let mut frames: Vec<u8> = Vec::new();
+    for stan in 10..210 {
+        frames.extend(till.purchase(stan, known[stan as usize % known.len()], 1).frame(Some(till.key())));
+    }
+    let mut garbage = frames.clone();
+    for (place, byte) in garbage.iter_mut().enumerate().filter(|(place, _)| place % 7 == 3) {
+        *byte = byte.wrapping_add(place as u8);
+    }
+    let before = authorizer.ledger().digest();
+    for messages in [&frames[..], &garbage, &[]] {
+        authorizer.look_ahead(frame::messages(messages));
+        authorizer.look_ahead(messages.chunks(60));
+    }
+    assert_eq!((authorizer.ledger().digest(), authorizer.log().records.len() as u64), (before, authorizer.ledger().position()));
+    let mut other = restarted(&authorizer);
+    for message in frame::messages(&frames) {
+        let mut replies = [Replies::default(), Replies::default()];
+        authorizer.look_ahead(std::iter::once(message));
+        let handled = authorizer.handle(NOON, None, message, &mut replies[0]);
+        assert_eq!(handled, other.handle(NOON, None, message, &mut replies[1]));
+        assert_eq!((&replies[0].durable, &replies[0].at_once), (&replies[1].durable, &replies[1].at_once));
+    }
+    assert_eq!(authorizer.ledger().digest(), other.ledger().digest());
 }
 
 proptest! {

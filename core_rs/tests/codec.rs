@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use switch_core::card_number::CardNumber;
 use switch_core::iso8583::frame::{self, FrameError, Split};
-use switch_core::iso8583::{Message, OriginalDataElements, SubElements, Tpdu, Unreadable, Writer};
+use switch_core::iso8583::{Message, OriginalDataElements, SubElements, Tpdu, Unreadable, Writer, card_number_ahead};
 use switch_core::mac::{MacKey, MacMismatch};
 
 /// The elements in the standard's order, written down apart from the code's table: `n`, `x` (signed), `t` (text), `b` and
@@ -497,12 +497,39 @@ fn a_message_does_not_show_its_content() {
     assert_eq!(shown, "Message(0200 2)");
 }
 
+#[test]
+fn a_card_number_is_known_ahead_of_reading_the_message() {
+    for digits in 1..=19 {
+        for elements in [&[4][..], &[4, 90]] {
+            let mut frame = Vec::new();
+            let mut writer = Writer::begin(&mut frame, None, 420, elements.contains(&90));
+            let number = CardNumber::from_digits(some_digits(digits).as_bytes()).unwrap();
+            writer.card_number(number);
+            writer.number(4, 1);
+            writer.finish(None);
+            assert_eq!(card_number_ahead(&frame[2..]), Some(number), "{digits} digits, {elements:?}");
+        }
+    }
+    // Without DE2, the first element is another.
+    assert_eq!(card_number_ahead(&message_with(200, &[(3, vec![0x16, 0x62, 0x30])])), None);
+}
+
+/// Whatever the bytes, a look ahead gives the card number that reading gives, if that gives one; of what cannot be read it may give any.
+fn look_ahead(bytes: &[u8]) {
+    let ahead = card_number_ahead(bytes);
+    if let Some(number) = Message::parse(bytes).ok().and_then(|message| message.card_number()) {
+        assert_eq!(ahead, Some(number));
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         if let Ok(message) = Message::parse(&bytes) {
             ask_everything(&message);
         }
+        look_ahead(&bytes);
+        assert!(frame::messages(&bytes).map(<[u8]>::len).sum::<usize>() <= bytes.len());
         let _ = frame::split(&bytes);
     }
 
@@ -519,6 +546,7 @@ proptest! {
             bytes[place] = byte;
         }
         bytes.truncate(cut.index(bytes.len() + 1));
+        look_ahead(&bytes);
         if let Ok(message) = Message::parse(&bytes) {
             ask_everything(&message);
             // What is readable is well-formed, so it can be written again, and is then read as the same.

@@ -221,6 +221,37 @@ fn a_frame_may_come_byte_by_byte_and_many_at_once() {
 }
 
 #[test]
+fn what_many_connections_send_at_once_is_kept_apart() {
+    const EACH: u32 = 50;
+    let mut switch = Switch::new(BOUNDS);
+    let mut peers: Vec<TcpStream> = (0..BOUNDS.connections_max).map(|_| switch.connect()).collect();
+    let till = switch.till(&mut peers[0]);
+    let mut ends = Vec::new();
+    for (stan, peer) in (1_000..).step_by(EACH as usize).zip(&mut peers) {
+        let mut requests = Vec::new();
+        for stan in stan..stan + EACH {
+            requests.extend(switch.request(&till, till.purchase(stan, ["1001", "1003"][stan as usize % 2], 1)));
+        }
+        // More in all than is read before any of it is handled, and of each peer the last frame is not whole.
+        assert!(BOUNDS.connections_max * requests.len() > 3 * READ_BYTES);
+        ends.push(requests.split_off(requests.len() - 1 - stan as usize / EACH as usize));
+        peer.set_nonblocking(false).expect("a socket");
+        peer.write_all(&requests).expect("the socket takes them");
+    }
+    for ((stan, peer), end) in (1_000..).step_by(EACH as usize).zip(&mut peers).zip(ends) {
+        for stan in stan..stan + EACH - 1 {
+            let answer = switch.answer(peer);
+            assert_eq!((answer.code(), answer.number(11)), ("00".to_owned(), Some(u64::from(stan))));
+        }
+        assert!(is_silent(peer));
+        peer.set_nonblocking(false).expect("a socket");
+        peer.write_all(&end).expect("an open connection");
+        assert_eq!(switch.answer(peer).number(11), Some(u64::from(stan + EACH - 1)));
+    }
+    assert_eq!(switch.reactor.connections(), BOUNDS.connections_max);
+}
+
+#[test]
 fn a_frame_that_is_begun_and_never_ended_loses_its_connection() {
     let mut switch = Switch::new(BOUNDS);
     let mut idle = switch.connect();

@@ -1,6 +1,6 @@
 //! Messages: whatever the bytes, every accessor answers; and what it answers, written again, is what was read.
 
-use switch_core::iso8583::{ELEMENTS, Format, Message, Writer};
+use switch_core::iso8583::{ELEMENTS, Format, Message, Writer, card_number_ahead};
 use switch_core::limits::FRAME_BYTES_MAX;
 use switch_core::mac::MacKey;
 
@@ -40,7 +40,9 @@ fn plain_number(wire: &[u8]) -> u64 {
 
 /// Reads `data` as a message.
 pub fn check(data: &[u8]) {
+    let ahead = card_number_ahead(data);
     let Ok(message) = Message::parse(data) else { return };
+    assert!(message.card_number().is_none_or(|number| ahead == Some(number)));
     assert!(message.mti() <= 9_999);
     for element in 1..=128 {
         let wire = message.wire(element);

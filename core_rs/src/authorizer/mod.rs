@@ -17,7 +17,7 @@ use request::{Days, Needs, needs, operation_of};
 
 use crate::calendar::{CampusCalendar, Date, Timestamp};
 use crate::iso8583::frame::Tpdu;
-use crate::iso8583::{Message, Unreadable};
+use crate::iso8583::{Message, Unreadable, card_number_ahead};
 use crate::journal::Journal;
 use crate::ledger::command::encode;
 use crate::ledger::identities::{Content, Family, Place, Remembered};
@@ -260,6 +260,13 @@ impl<L: Log> Authorizer<L> {
             }
             _ => {}
         }
+    }
+
+    /// Fetches from memory what these messages, which are about to be handled, will need. Nothing is decided by it, and nothing
+    /// has been proved: they may be anything.
+    #[inline]
+    pub fn look_ahead<'a>(&self, messages: impl Iterator<Item = &'a [u8]>) {
+        self.ledger.look_ahead(&mut messages.filter_map(card_number_ahead));
     }
 
     /// Handles one message: everything from its bytes to its reply's.

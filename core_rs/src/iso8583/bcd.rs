@@ -85,18 +85,17 @@ pub(crate) fn read_left_aligned(bytes: &[u8], digit_count: usize) -> Option<u64>
     if bytes.len() != digit_count.div_ceil(2) || digit_count == 0 || digit_count > NUMBER_DIGITS_MAX {
         return None;
     }
-    let high_bytes = bytes.len().saturating_sub(8);
-    let (mut high, mut low) = (load(&bytes[..high_bytes]), load(&bytes[high_bytes..]));
-    if digit_count % 2 == 1 {
-        if low & 0xf != 0 {
-            return None;
-        }
-        low = (low >> 4) | (high << 60);
-        high >>= 4;
-    }
-    if !is_decimal(high) || !is_decimal(low) {
+    let padding = 4 * (digit_count as u32 % 2);
+    let (high, low) = bytes.split_at(bytes.len().saturating_sub(8));
+    let (high, low) = (if high.is_empty() { 0 } else { load(high) }, load(low));
+    let is_padded = low & ((1 << padding) - 1) == 0;
+    if !is_decimal(high) || !is_decimal(low) || !is_padded {
         return None;
     }
+    if high == 0 {
+        return Some(to_number(low >> padding));
+    }
+    let (high, low) = (high >> padding, low >> padding | high.unbounded_shl(64 - padding));
     Some(to_number(high) * POWERS_OF_TEN[16] + to_number(low))
 }
 

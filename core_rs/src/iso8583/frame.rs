@@ -105,3 +105,12 @@ pub fn split(input: &[u8]) -> Split<'_> {
         None => Split::Refused(FrameError::TpduCut),
     }
 }
+
+/// The messages of the whole frames at the start of the input.
+pub fn messages(mut input: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let Split::Frame { message, consumed, .. } = split(input) else { return None };
+        input = &input[consumed..];
+        Some(message)
+    })
+}

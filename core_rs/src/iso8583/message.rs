@@ -313,6 +313,19 @@ impl fmt::Debug for Message<'_> {
     }
 }
 
+/// The card number of a message that nobody has read or proved yet, where it seems to have one: DE2 is the first element after the
+/// bitmaps. Good for fetching what the message may need, and for nothing else.
+#[must_use]
+#[inline]
+pub fn card_number_ahead(message: &[u8]) -> Option<CardNumber> {
+    let (_, bitmap) = message.split_first_chunk::<MTI_BYTES>()?;
+    let (has_second, has_card) = (bitmap.first()? & 0x80 != 0, bitmap.first()? & 0x40 != 0);
+    let elements = bitmap.get(if has_second { 2 * BITMAP_BYTES } else { BITMAP_BYTES }..).filter(|_| has_card)?;
+    let (count, nibbles) = elements.split_first()?;
+    let count = bcd::to_number(u64::from(*count)) as usize;
+    CardNumber::from_bcd(nibbles.get(..count.div_ceil(2))?, count)
+}
+
 /// An element's bit in both bitmaps together.
 #[inline]
 const fn bit_of(element: u8) -> u128 {

@@ -16,6 +16,6 @@ mod writer;
 
 pub use elements::{ELEMENTS, Format};
 pub use frame::Tpdu;
-pub use message::{Fault, Message, OriginalDataElements, Unreadable};
+pub use message::{Fault, Message, OriginalDataElements, Unreadable, card_number_ahead};
 pub use sub_elements::{Malformed, SubElement, SubElements};
 pub use writer::Writer;

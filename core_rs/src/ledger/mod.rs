@@ -9,6 +9,7 @@
 //! like any other, not an error: what must not happen is asserted, and ends the process.
 
 pub mod accounts;
+mod ahead;
 mod bytes;
 pub mod command;
 pub mod identities;

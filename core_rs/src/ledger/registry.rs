@@ -272,6 +272,12 @@ impl<R: Keyed> Table<R> {
         self.index.find(self.hasher.hash_one(key), |&row| self.rows[row as usize].key() == key).copied()
     }
 
+    /// Where the index of the row with this key stands, if there is one: not looked at yet, and in rare cases another row's.
+    #[inline]
+    pub(super) fn place(&self, key: &R::Key) -> Option<&u32> {
+        self.index.iter_hash(self.hasher.hash_one(key)).next()
+    }
+
     pub(super) fn add(&mut self, row: R) -> u32 {
         assert!(self.find(row.key()).is_none(), "a key names one row");
         let index = self.rows.len() as u32;
@@ -336,5 +342,32 @@ impl Registry {
     #[must_use]
     pub fn holder_of(&self, card: &Card) -> &Holder {
         &self.holders[card.holder]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_row_is_nearly_always_its_own() {
+        let mut terminals = Table::new();
+        let id = |number: u32| format!("T{number:07}").into_bytes().try_into().unwrap();
+        let new = |number| Terminal {
+            id: id(number),
+            merchant: 0,
+            kind: TerminalKind::Pos,
+            zone: Zone::new("").unwrap(),
+            wrapped_key: [0; 24],
+            session: Session::default(),
+            last_activity: 0,
+        };
+        for number in 0..10_000 {
+            terminals.add(new(number));
+        }
+        let own = (0..10_000).filter(|&number| terminals.place(&id(number)) == Some(&number)).count();
+        assert!(own > 9_000, "{own}");
+        let strangers = (10_000..20_000).filter(|&number| terminals.place(&id(number)).is_some()).count();
+        assert!(strangers < 2_000, "{strangers}");
     }
 }

@@ -1,15 +1,12 @@
 //! Replaying the journal: a record's command is applied again, and must give the outcome that the record holds.
 
 use super::accounts::House;
+use super::ahead::WINDOW;
 use super::command::{Decoded, decode};
 use super::identities::{Family, State};
 use super::registry::NONE;
 use super::{Command, Ledger, Outcome, Request, Response};
 use crate::limits::{HOUSE_FEN_MAX, PURSE_FEN_MAX};
-
-/// Records that are looked at together before they are applied: enough that a miss of the cache waits beside many others,
-/// few enough that what was fetched is still there when its record's turn comes.
-const WINDOW: usize = 64;
 
 /// Why replaying stopped.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,18 +70,11 @@ impl Ledger {
         }
     }
 
-    /// Looks at what these records will touch. Each look misses the cache, in a large college; asked one after another and
-    /// without needing the answers, the processor waits for many at a time.
+    /// Fetches what these records will touch.
     fn warm(&self, window: &[Decoded<'_>]) {
-        let mut accounts = [0; WINDOW];
-        for (account, decoded) in accounts.iter_mut().zip(window) {
-            let card = decoded.command.request().and_then(|request| request.content.card());
-            let card = card.and_then(|number| self.registry.cards.find(&number));
-            *account = card.map_or(0, |card| self.registry.cards[card].purses.cash());
-        }
-        let known = window.iter().filter_map(|decoded| decoded.command.request());
-        std::hint::black_box(known.filter(|request| self.identities.find(request.identity).is_some()).count());
-        std::hint::black_box(accounts.iter().fold(0, |sum: i64, &account| sum.wrapping_add(self.accounts.balance(account))));
+        let requests = || window.iter().filter_map(|decoded| decoded.command.request());
+        self.look_ahead(&mut requests().filter_map(|request| request.content.card()));
+        std::hint::black_box(requests().filter(|request| self.identities.find(request.identity).is_some()).count());
     }
 
     fn replay_decoded(&mut self, decoded: &Decoded<'_>, outcome: &mut Outcome) -> Result<(), String> {

@@ -4,6 +4,9 @@
 //! socket, has each message handled, hands the records to the journal's thread and sends the replies whose records are
 //! durable. A wave goes on while there is something to do, within its budget, and lingers a moment where traffic is dense.
 //!
+//! What several connections have sent is read before the first of it is handled, so that the core can look ahead at what
+//! their messages will need.
+//!
 //! Always true here: only one thread is ever in here, so there are no locks; a reply that waits for a batch leaves after
 //! that batch is on stable storage and not before; every buffer has a bound from `limits`; a peer that breaks the protocol
 //! loses its own connection and nothing else.
@@ -51,6 +54,19 @@ pub struct Bounds {
 /// The token of the journal's event in the epoll set; sockets have slot and generation.
 const JOURNAL_TOKEN: u64 = u64::MAX;
 
+/// The most that is read from one connection at a time, with the beginning of a frame that came before.
+const SHARE_BYTES: usize = READ_BYTES + FRAME_BYTES_MAX + 2;
+
+/// What a connection has sent and nobody has handled yet: the bytes of the reactor's input from `start` to `end`.
+struct Arrival {
+    slot: u32,
+    generation: u32,
+    start: usize,
+    end: usize,
+    /// When the first frame among them began, on the monotonic clock.
+    since: u64,
+}
+
 /// The pump with all that it pumps through.
 pub struct Reactor {
     epoll: OwnedFd,
@@ -61,6 +77,8 @@ pub struct Reactor {
     free: Vec<u32>,
     open: usize,
     input: Box<[u8]>,
+    /// What stands in the input, in its order; never two of one connection.
+    arrivals: Vec<Arrival>,
     dooms: Vec<u32>,
     /// Slot and generation of those that had proved nothing when they came, the longest there first; at most two for each
     /// place, for some of them have gone or have proved themselves since.
@@ -102,7 +120,8 @@ impl Reactor {
             slots: Vec::new(),
             free: Vec::new(),
             open: 0,
-            input: vec![0; READ_BYTES + FRAME_BYTES_MAX + 2].into_boxed_slice(),
+            input: vec![0; READ_BYTES + SHARE_BYTES].into_boxed_slice(),
+            arrivals: Vec::new(),
             dooms: Vec::new(),
             unproved: VecDeque::new(),
             ready: VecDeque::new(),
@@ -220,20 +239,31 @@ impl Reactor {
                 // Level-triggered: what is left for lack of room is reported again.
                 if self.lanes.bytes() < REPLY_BYTES_MAX {
                     self.read(slot, generation, self.gathered);
+                    if self.arrived() > READ_BYTES {
+                        self.handle_arrivals(self.gathered);
+                    }
                 }
             }
             if self.monotonic() >= end {
                 break;
             }
         }
+        self.handle_arrivals(self.gathered);
+    }
+
+    /// Bytes of the input that wait to be handled.
+    fn arrived(&self) -> usize {
+        self.arrivals.last().map_or(0, |arrival| arrival.end)
     }
 
     fn read(&mut self, slot: u32, generation: u32, now: u64) {
+        let start = self.arrived();
         let Some(connection) = &mut self.slots[slot as usize].connection else { return };
+        let share = &mut self.input[start..start + SHARE_BYTES];
         let mut filled = connection.partial.len();
-        self.input[..filled].copy_from_slice(&connection.partial);
+        share[..filled].copy_from_slice(&connection.partial);
         let since = if filled > 0 { connection.partial_since } else { now };
-        match recv(&connection.socket, &mut self.input[filled..], RecvFlags::DONTWAIT) {
+        match recv(&connection.socket, &mut share[filled..], RecvFlags::DONTWAIT) {
             Ok((_, 0)) => {
                 // The peer has said its last word; what it asked before is still answered.
                 return if connection.doomed.is_some() { self.close(slot, "peer") } else { self.doom(slot, "peer") };
@@ -247,15 +277,35 @@ impl Reactor {
             return;
         }
         connection.partial.clear();
-        let input = std::mem::take(&mut self.input);
-        let mut taken = 0;
-        let mut since = since;
+        self.arrivals.push(Arrival { slot, generation, start, end: start + filled, since });
+    }
+
+    /// Handles what has arrived, in the order in which it was read.
+    fn handle_arrivals(&mut self, now: u64) {
+        if self.arrivals.is_empty() {
+            return;
+        }
+        let (input, mut arrivals) = (std::mem::take(&mut self.input), std::mem::take(&mut self.arrivals));
+        // Only for those who hold a terminal's key: what a stranger sends is not looked at before its MAC.
+        let known = arrivals
+            .iter()
+            .filter(|arrival| self.slots[arrival.slot as usize].connection.as_ref().is_some_and(|connection| connection.proved));
+        self.lanes.look_ahead(known.flat_map(|arrival| frame::messages(&input[arrival.start..arrival.end])));
+        for arrival in arrivals.drain(..) {
+            self.handle_arrival(&arrival, &input[arrival.start..arrival.end], now);
+        }
+        (self.input, self.arrivals) = (input, arrivals);
+    }
+
+    fn handle_arrival(&mut self, arrival: &Arrival, input: &[u8], now: u64) {
+        let Arrival { slot, generation, mut since, .. } = *arrival;
+        let mut ahead = input;
         let end = loop {
-            match frame::split(&input[taken..filled]) {
+            match frame::split(ahead) {
                 Split::Incomplete => break None,
                 Split::Refused(error) => break Some(error.reason()),
                 Split::Frame { tpdu, message, consumed } => {
-                    taken += consumed;
+                    ahead = &ahead[consumed..];
                     if let Err(reason) = self.handle(slot, generation, tpdu, message, since) {
                         break Some(reason);
                     }
@@ -263,14 +313,13 @@ impl Reactor {
                 }
             }
         };
-        self.input = input;
         if let Some(reason) = end {
             return self.doom(slot, reason);
         }
-        if taken < filled
+        if !ahead.is_empty()
             && let Some(connection) = &mut self.slots[slot as usize].connection
         {
-            connection.partial.extend_from_slice(&self.input[taken..filled]);
+            connection.partial.extend_from_slice(ahead);
             connection.partial_since = since;
         }
     }
@@ -435,6 +484,7 @@ impl Reactor {
                 // Whoever is to be closed is not read any more, but still waits for answers.
                 if place.connection.as_ref().is_some_and(|connection| connection.doomed.is_none()) {
                     self.read(slot, place.generation, now);
+                    self.handle_arrivals(now);
                     self.settle(false);
                 }
             }
