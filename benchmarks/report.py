@@ -181,14 +181,17 @@ def _settling(results: Figures) -> Iterator[str]:
     if settling is None:
         yield "Not part of this run."
         return
-    whole, beside = settling["catching_up"], settling["catching_up_beside_purchases"]
-    alone_ms, beside_ms = (settling[when]["p99_us"] / 1e3 for when in ("alone", "beside"))
+    whole, in_drive, beside = (settling[name] for name in ("catching_up", "catching_up_beside_purchases", "beside"))
     load = f"{results['open_loop']['rate']:,} purchases a second"
+    slower = f"; while {load} were made, {in_drive['records_per_second']:,.0f} a second" if in_drive else ""
     yield (
         f"The embedded PostgreSQL, {settling['backlog']:,} records behind: {whole['records']:,} in {whole['seconds']:.0f} s, "
-        f"{whole['records_per_second']:,.0f} a second; while {load} were made, {beside['records_per_second']:,.0f} a second."
+        f"{whole['records_per_second']:,.0f} a second{slower}."
     )
-    yield f"p99 at {load}: {beside_ms:.2f} ms while it caught up, {alone_ms:.2f} ms while it was away."
+    if beside:
+        beside_ms, alone_ms = (settling[when]["purchases"]["p99_us"] / 1e3 for when in ("beside", "alone"))
+        rounds = f"{len(beside['rounds'])} and {len(settling['alone']['rounds'])} rounds"
+        yield f"p99 at {load}: {beside_ms:.2f} ms while it caught up, {alone_ms:.2f} ms while it was away (medians of {rounds})."
     yield f"Afterwards {settling['reconciled']['accounts']:,} accounts agreed to the fen at record {settling['reconciled']['position']:,}."
 
 

@@ -77,7 +77,7 @@ class Scale:
     def tills(self) -> int:
         """Terminals that one server meets, at most: a terminal's numbers are spent once a day."""
         rounds = self.rounds * (sum(connections for connections, _ in self.cases) + self.open_loop[1])
-        settling = 2 * (self.open_loop[1] + self.cases[-1][0])
+        settling = 2 * (self.rounds * self.open_loop[1] + self.cases[-1][0])
         return max(rounds, 2 * sum(connections for connections, _ in self.redis), settling, self.memory[2] if self.memory else 0)
 
 
@@ -280,32 +280,41 @@ class Measuring:
             first = self._drive_switch(switch, connections, depth)
             left = max(0, self._scale.backlog - first["answers_total"])
             second = self._drive_switch(switch, connections, depth, seconds=left / first["per_second"] + self._scale.seconds)
-            alone = self._drive_open(switch)
+            alone = [self._drive_open(switch) for _ in range(self._scale.rounds)]
             spent = switch.terminals_spent
-            backlog = switch.end([first, second, alone])["records"]
+            backlog = switch.end([first, second, *alone])["records"]
         with Switch(folder, database=True) as switch:
             switch.terminals_spent = spent
             _until(lambda: bool(switch.settlement()["connected"]), "the database is not there")
             began, settled = time.monotonic(), int(switch.settlement()["settled"])
-            beside = self._drive_open(switch)
-            in_drive = {"seconds": time.monotonic() - began, "records": int(switch.settlement()["settled"]) - settled}
-            lag_after = int(switch.settlement()["lag"])
+
+            def so_far() -> Figures:
+                seconds, records = time.monotonic() - began, int(switch.settlement()["settled"]) - settled
+                return {"seconds": seconds, "records": records, "records_per_second": records / seconds}
+
+            driven: list[Figures] = []
+            beside: list[Figures] = []
+            in_drive: Figures | None = None
+            while len(beside) == len(driven) < self._scale.rounds:
+                driven.append(self._drive_open(switch))
+                # A round counts where there was something to catch up with until its end.
+                if lag := int(switch.settlement()["lag"]):
+                    beside.append(driven[-1])
+                    in_drive = {**so_far(), "lag_after": lag}
             _until(lambda: switch.settlement()["lag"] == 0, "PostgreSQL has not caught up", CATCH_UP_SECONDS_MAX)
-            whole = {"seconds": time.monotonic() - began, "records": int(switch.settlement()["settled"]) - settled}
+            whole = so_far()
             reconciled = switch.reconcile()
             if not reconciled["ok"]:
                 raise BenchmarkFailed(f"ledger and PostgreSQL differ: {reconciled['differences']}")
-            ledger = switch.end([beside])
-        for part in (in_drive, whole):
-            part["records_per_second"] = part["records"] / part["seconds"]
-        loops = summary([{"alone": alone, "beside": beside}])
+            ledger = switch.end(driven)
         progress(f"settling: {whole['records_per_second']:,.0f} records a second")
         return {
             "settling": {
                 "backlog": backlog,
                 "catching_up": whole,
-                "catching_up_beside_purchases": {**in_drive, "lag_after": lag_after},
-                **{name: loops[name] for name in ("alone", "beside")},
+                "catching_up_beside_purchases": in_drive,
+                "alone": summary([{"purchases": run} for run in alone]),
+                "beside": summary([{"purchases": run} for run in beside]) if beside else None,
                 "reconciled": {name: reconciled[name] for name in ("position", "accounts", "postings", "difference_count")},
                 "ledger": ledger,
             }

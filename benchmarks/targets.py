@@ -121,8 +121,12 @@ def _settling(settling: dict[str, Any] | None) -> Iterator[Target]:
         yield Target(moved, "times", SETTLING_P99_TIMES, at_least=False, measured=None, why=NOT_ASKED)
         return
     yield Target(rate, "records a second", SETTLED_PER_SECOND, at_least=True, measured=settling["catching_up"]["records_per_second"])
-    times = settling["beside"]["p99_us"] / settling["alone"]["p99_us"]
-    yield Target(moved, "times", SETTLING_P99_TIMES, at_least=False, measured=times)
+    if settling["beside"] is None:
+        why = "PostgreSQL had caught up before one round was over"
+        yield Target(moved, "times", SETTLING_P99_TIMES, at_least=False, measured=None, why=why)
+        return
+    beside, alone = (float(settling[when]["purchases"]["p99_us"]) for when in ("beside", "alone"))
+    yield Target(moved, "times", SETTLING_P99_TIMES, at_least=False, measured=beside / alone)
 
 
 def _memory(memory: dict[str, Any] | None) -> Iterator[Target]:

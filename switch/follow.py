@@ -56,8 +56,8 @@ ADVANCE_MAX: Final = 262_144
 BESIDE_TERMINALS: Final = 50_000
 """Records a second that are settled at most while the journal grows, or twice what it grows by if that is more."""
 
-POLL_SECONDS: Final = 0.2
-"""Between two looks at the durable mark when all is settled; a record waits at most so long. At lunch a few records share a commit
+POLL_SECONDS: Final = 0.5
+"""Between two looks at the durable mark when all is settled; a record waits at most so long. At lunch some ten records share a commit
 instead of having one each, which is what the follower's processor time hangs on then."""
 
 REPORT_SECONDS: Final = 0.25
@@ -392,15 +392,15 @@ class Follower:
         if not self._chunks:
             await self._encoded()
         if not self._chunks:
-            # What was begun while the last chunk committed knows nothing of the records that became durable since.
+            # Records may have become durable since the last look, while the last chunk committed.
             self._encode()
             await self._encoded()
         return self._chunks[0] if self._chunks else None
 
     def _encode(self) -> None:
-        """Begin to encode the next chunk, unless two are in hand."""
-        if self._encoding is None and len(self._chunks) < CHUNKS_MAX:
-            replica = self._held()
+        """Begin to encode the next chunk, where there is one, unless two are in hand."""
+        replica = self._held()
+        if self._encoding is None and len(self._chunks) < CHUNKS_MAX and replica.durable > replica.position:
             next_record = replica.position + 1
             self._encoding = self._on_thread(replica.collect, SLICE_RECORDS - next_record % SLICE_RECORDS)
 

@@ -17,8 +17,9 @@ from switch._core import Core
 
 __all__ = ["Gateway", "listen"]
 
-WAVE_MICROSECONDS: Final = 500
-"""A wave's budget: long enough to make the turn of trio's loop between two waves cheap, short enough for an operator's page.
+WAVE_MICROSECONDS: Final = 1000
+"""A wave's budget: long enough to make the turn of trio's loop between two waves cheap, and for a record to become durable on a good disk,
+so that a purchase at a quiet hour is one wave and not two; short enough for an operator's page.
 Under a flood a wave goes past it by at most one slice of the core's own (`SLICE_MICROSECONDS` in `limits.rs`) and one read."""
 
 TICK_SECONDS: Final = 1.0
@@ -44,6 +45,7 @@ class Gateway:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._progress = trio.Event()
+        self._is_awaited = False
         self._draining = False
 
     @property
@@ -62,6 +64,7 @@ class Gateway:
     async def wait_durable(self, position: int) -> None:
         """Wait until the record at `position` is on stable storage."""
         while self._core.durable < position:
+            self._is_awaited = True
             await self._progress.wait()
 
     async def drain(self) -> bool:
@@ -90,7 +93,8 @@ class Gateway:
             self._announce()
 
     def _announce(self) -> None:
-        if self._progress.statistics().tasks_waiting:
+        if self._is_awaited:
+            self._is_awaited = False
             self._progress.set()
             self._progress = trio.Event()
 

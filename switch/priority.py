@@ -2,7 +2,8 @@
 
 How it works: by a nice value, which any user may raise. A kernel that groups processes by session (autogroup, `man 7 sched`) compares
 nice values only within a group and shares time out equally among groups. The follower is of the switch's own session; but each process of
-a PostgreSQL makes a session of its own. So a group that is not this process's gets the value too.
+a PostgreSQL makes a session of its own. So a group that is not this process's gets the value too. A process may also be in no such group,
+as the first one of a container and what it starts without a session are; then its nice value is all there is.
 """
 
 import os
@@ -11,21 +12,20 @@ from typing import Final
 
 __all__ = ["NICE", "give_way"]
 
-NICE: Final = 10
-"""A tenth of a processor's time where others want all of it. Less would help terminals little more, and where something else keeps the
-processors busy, reports and the follower still get on."""
+NICE: Final = 19
+"""As far as it goes: at 10 payments beside a settlement that had much to do still waited for it, one in a hundred of them 5 ms.
+Where something else keeps all processors busy for good, reports and the follower get on slowly: a seventieth of one is theirs."""
 
 
 def give_way(pid: int) -> bool:
-    """Raise a process's nice value, and its group's; never lower them.
+    """Give a process, and its group, the lowest priority.
 
     False: the kernel, which takes few of these a second, wants to be asked again. Whatever else it refuses stays as it is.
     """
     try:
-        os.setpriority(os.PRIO_PROCESS, pid, max(NICE, os.getpriority(os.PRIO_PROCESS, pid)))
+        os.setpriority(os.PRIO_PROCESS, pid, NICE)
         group = Path(f"/proc/{pid}/autogroup")
-        name, _, nice = group.read_text(encoding="ascii").partition(" nice ")
-        if name != Path("/proc/self/autogroup").read_text(encoding="ascii").partition(" nice ")[0] and int(nice) < NICE:
+        if _must_be_told(group.read_text(encoding="ascii"), Path("/proc/self/autogroup").read_text(encoding="ascii")):
             group.write_text(str(NICE), encoding="ascii")
     except BlockingIOError:
         return False
@@ -33,3 +33,12 @@ def give_way(pid: int) -> bool:
         # It has ended, it is another user's, or the kernel has no groups.
         pass
     return True
+
+
+def _must_be_told(group: str, own: str) -> bool:
+    """Whether a group needs the value too: it is one, not this process's own, and has another value.
+
+    `group` and `own` are what the kernel says of both (`/autogroup-42 nice 0`); of a process that is in none it says nothing.
+    """
+    name, _, nice = group.strip().partition(" nice ")
+    return bool(name) and name != own.partition(" nice ")[0] and nice != str(NICE)

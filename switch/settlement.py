@@ -266,9 +266,6 @@ class Settlement:
             )
             if moved != "UPDATE 1":
                 raise PositionMoved(f"Somebody else moved the settlement database away from record {chunk.first - 1}; reading where it is.")
-            # Newest states are found by their key, whatever the planner believes: reading all accounts for some thousands of them would
-            # be dear with a million cards.
-            await self._connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
             date = datetime.date.fromisoformat(chunk.business_date)
             is_new = False
             if is_sliced and opened not in self._open_slices:

@@ -92,6 +92,9 @@ def test_settling_and_a_quiet_lunch_are_measured(rehearsal: tuple[dict[str, Any]
     assert settling["catching_up"]["records_per_second"] > 0
     assert settling["reconciled"]["position"] >= settling["backlog"]
     assert settling["reconciled"]["difference_count"] == 0
+    assert settling["alone"]["purchases"]["p99_us"] > 0
+    # So small a backlog may be gone before a round is over; then there is no figure, and never one of something else.
+    assert (settling["beside"] is None) == (settling["catching_up_beside_purchases"] is None)
     assert set(figures["lunch"]["cpu"]) == {"serve", "follow", "postgresql"}
     assert figures["lunch"]["purchases"]["answers_total"] == figures["lunch"]["ledger"]["approved"] > 0
     assert figures["memory"]["connections"] == 16

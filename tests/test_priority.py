@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from switch.postgres import EmbeddedPostgres
-from switch.priority import NICE, give_way
+from switch.priority import NICE, _must_be_told, give_way
 from tests.conftest import run_asyncio
 from tests.switch_process import Switch, in_thread, until
 
@@ -24,9 +24,8 @@ def started() -> Iterator[Callable[..., int]]:
     """Starts processes that do nothing until the test's end."""
     processes: list[subprocess.Popen[bytes]] = []
 
-    def start(*, session: bool, nice: int = 0) -> int:
-        command = ["nice", "-n", str(nice), *IDLE] if nice else IDLE
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=session)
+    def start(*, session: bool) -> int:
+        process = subprocess.Popen(IDLE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=session)
         processes.append(process)
         assert process.stdout is not None
         process.stdout.readline()
@@ -42,12 +41,13 @@ def nice(pid: int) -> int:
 
 
 def group(pid: int | str) -> tuple[str, int]:
-    """Name and nice value of a process's group; everything is in one where the kernel has none."""
+    """Name and nice value of a process's group; where it is in none, nothing can keep it from giving way."""
     try:
         name, _, value = Path(f"/proc/{pid}/autogroup").read_text().partition(" nice ")
     except FileNotFoundError:
+        # A kernel without groups.
         return "", NICE
-    return name, int(value)
+    return name, int(value) if name else NICE
 
 
 def children(pid: int) -> list[int]:
@@ -77,10 +77,20 @@ def test_the_group_that_it_shares_with_us_stays(started: Callable[..., int]) -> 
     assert nice(os.getpid()) < NICE
 
 
-def test_who_gives_way_further_is_left_there(started: Callable[..., int]) -> None:
-    pid = started(session=False, nice=NICE + 5)
-    assert give_way(pid)
-    assert nice(pid) == NICE + 5
+@pytest.mark.parametrize(
+    ("its", "own", "must"),
+    [
+        ("/autogroup-7 nice 0\n", "/autogroup-3 nice 0\n", True),
+        ("/autogroup-7 nice 10\n", "/autogroup-3 nice 19\n", True),
+        ("/autogroup-7 nice 0\n", "", True),
+        ("/autogroup-7 nice 19\n", "/autogroup-3 nice 0\n", False),
+        ("/autogroup-3 nice 0\n", "/autogroup-3 nice 0\n", False),
+        ("", "/autogroup-3 nice 0\n", False),
+        ("", "", False),
+    ],
+)
+def test_a_group_is_told_where_it_is_one_and_not_ours(its: str, own: str, must: bool) -> None:
+    assert _must_be_told(its, own) is must
 
 
 def test_who_is_gone_is_no_matter(started: Callable[..., int]) -> None:
