@@ -45,7 +45,6 @@ class Gateway:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._progress = trio.Event()
-        self._is_awaited = False
         self._draining = False
 
     @property
@@ -64,7 +63,6 @@ class Gateway:
     async def wait_durable(self, position: int) -> None:
         """Wait until the record at `position` is on stable storage."""
         while self._core.durable < position:
-            self._is_awaited = True
             await self._progress.wait()
 
     async def drain(self) -> bool:
@@ -93,8 +91,7 @@ class Gateway:
             self._announce()
 
     def _announce(self) -> None:
-        if self._is_awaited:
-            self._is_awaited = False
+        if self._progress.statistics().tasks_waiting:
             self._progress.set()
             self._progress = trio.Event()
 

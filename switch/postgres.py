@@ -42,7 +42,7 @@ import trio
 
 from switch.priority import give_way
 
-__all__ = ["EmbeddedPostgres", "PostgresError", "PostgresStatistics", "binaries"]
+__all__ = ["SETTINGS", "EmbeddedPostgres", "PostgresError", "PostgresStatistics", "binaries"]
 
 logger = logging.getLogger(__name__)
 

@@ -179,14 +179,14 @@ class Campus:
             for till in self.tills:
                 till.terminal.close()
 
-    async def goes_on(self, sales: int = 50) -> None:
-        """Wait until so many more are approved."""
-        wanted = self.tally.approved + sales
+    async def goes_on(self, sales: int = 50, *, or_full: bool = False) -> None:
+        """Wait until so many more are approved, or, where that may be, answered 91."""
 
         async def sold() -> int:
             await trio.lowlevel.checkpoint()
-            return self.tally.approved
+            return self.tally.approved + (self.tally.full if or_full else 0)
 
+        wanted = await sold() + sales
         await until(sold, lambda sold: sold >= wanted)
 
     def forget_seconds(self) -> None:

@@ -151,15 +151,14 @@ fn percentiles(mut nanoseconds: Vec<u64>) -> Value {
 fn handle_all(core: &mut Authorizer<Batch>, requests: &[u8], wave: usize, replies: &mut Replies) -> Result<(), Failure> {
     let now = wall_clock();
     let mut ahead = requests;
-    while matches!(frame::split(ahead), Split::Frame { .. }) {
+    loop {
         core.look_ahead(frame::messages(ahead).take(wave));
         for _ in 0..wave {
-            let Split::Frame { tpdu, message, consumed } = frame::split(ahead) else { break };
+            let Split::Frame { tpdu, message, consumed } = frame::split(ahead) else { return Ok(()) };
             core.handle(now, tpdu, message, replies)?;
             ahead = &ahead[consumed..];
         }
     }
-    Ok(())
 }
 
 fn check_all(terminals: &[Terminal], first: usize, asked: &[Request], answers: &[u8]) -> Result<(), Failure> {

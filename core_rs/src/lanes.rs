@@ -151,11 +151,6 @@ impl Lanes {
         journal.durable() == journal.position() && [&self.at_once, &self.filling, &self.waiting].iter().all(|lane| lane.is_empty())
     }
 
-    /// Says which messages will be handled next, so that what they need is fetched from memory: see [`Authorizer::look_ahead`].
-    pub fn look_ahead<'a>(&self, messages: impl Iterator<Item = &'a [u8]>) {
-        self.authorizer.look_ahead(messages);
-    }
-
     /// Has a message handled. Its one reply will be given out by [`Self::leaving`].
     ///
     /// # Errors

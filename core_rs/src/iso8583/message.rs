@@ -259,8 +259,7 @@ impl<'a> Message<'a> {
     #[must_use]
     #[inline]
     pub fn card_number(&self) -> Option<CardNumber> {
-        let (count, nibbles) = self.wire(2)?.split_first()?;
-        CardNumber::from_bcd(nibbles, bcd::to_number(u64::from(*count)) as usize)
+        read_card_number(self.wire(2)?)
     }
 
     /// The original data elements, DE90.
@@ -321,7 +320,13 @@ pub fn card_number_ahead(message: &[u8]) -> Option<CardNumber> {
     let (_, bitmap) = message.split_first_chunk::<MTI_BYTES>()?;
     let (has_second, has_card) = (bitmap.first()? & 0x80 != 0, bitmap.first()? & 0x40 != 0);
     let elements = bitmap.get(if has_second { 2 * BITMAP_BYTES } else { BITMAP_BYTES }..).filter(|_| has_card)?;
-    let (count, nibbles) = elements.split_first()?;
+    read_card_number(elements)
+}
+
+/// DE2 at the start of these bytes: a length in digits, then as many.
+#[inline]
+fn read_card_number(bytes: &[u8]) -> Option<CardNumber> {
+    let (count, nibbles) = bytes.split_first()?;
     let count = bcd::to_number(u64::from(*count)) as usize;
     CardNumber::from_bcd(nibbles.get(..count.div_ceil(2))?, count)
 }

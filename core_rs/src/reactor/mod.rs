@@ -290,7 +290,7 @@ impl Reactor {
         let known = arrivals
             .iter()
             .filter(|arrival| self.slots[arrival.slot as usize].connection.as_ref().is_some_and(|connection| connection.proved));
-        self.lanes.look_ahead(known.flat_map(|arrival| frame::messages(&input[arrival.start..arrival.end])));
+        self.lanes.authorizer().look_ahead(known.flat_map(|arrival| frame::messages(&input[arrival.start..arrival.end])));
         for arrival in arrivals.drain(..) {
             self.handle_arrival(&arrival, &input[arrival.start..arrival.end], now);
         }
