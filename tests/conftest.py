@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from switch.postgres import EmbeddedPostgres
+from tests.decision_table import Scene
 from tests.switch_process import MERCHANTS, Connection, Switch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -124,6 +125,12 @@ async def connection(switch: Switch) -> AsyncIterator[Connection]:
     """A terminals' connection to the switch of the session."""
     async with switch.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def scene(switch: Switch, connection: Connection) -> Scene:
+    """A row of a table on the switch of the session."""
+    return Scene(switch, connection)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
