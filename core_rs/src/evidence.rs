@@ -21,7 +21,7 @@ use crate::calendar::{CampusCalendar, Date, Timestamp};
 use crate::card_number::CardNumber;
 use crate::journal::{DurableMark, FolderStorage, RECORD_OVERHEAD_BYTES, Reader, Records, Storage};
 use crate::ledger::accounts::AccountId;
-use crate::ledger::command::{Decoded, decode};
+use crate::ledger::record::{Decoded, decode};
 use crate::ledger::registry::TerminalId;
 use crate::ledger::{Command, Ledger, Outcome, PurseChoice, Request};
 use crate::session::KeySlot;

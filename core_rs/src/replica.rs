@@ -12,7 +12,8 @@ use crate::calendar::Date;
 use crate::card_number::CardNumber;
 use crate::copy::{CopyStream, Row};
 use crate::journal::{self, Bookmark, DurableMark, FolderStorage, Hash, Identity, JournalError, Reader, Records, Storage};
-use crate::ledger::command::{Decoded, is_cutover, touched};
+use crate::ledger::command::touched;
+use crate::ledger::record::{Decoded, is_cutover};
 use crate::ledger::{Command, Ledger, Outcome, Request};
 use crate::snapshot::{self, Loaded, load_newest};
 

@@ -20,7 +20,8 @@ use serde::Serialize;
 use crate::calendar::Timestamp;
 use crate::journal::{FolderStorage, JournalError, PerRecord, Reader, Start, Storage, inspect_from};
 use crate::ledger::accounts::{AccountId, Movement, Owner};
-use crate::ledger::command::{Decoded, touched};
+use crate::ledger::command::touched;
+use crate::ledger::record::Decoded;
 use crate::ledger::registry::NONE;
 use crate::ledger::{Command, Ledger, Outcome, Response};
 use crate::snapshot::{self, Loaded, Seal};
@@ -371,7 +372,7 @@ mod tests {
     use super::*;
     use crate::calendar::Date;
     use crate::card_number::CardNumber;
-    use crate::ledger::command::encode;
+    use crate::ledger::record::encode;
     use crate::ledger::identities::{Content, Echo, Family, Identity};
     use crate::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
     use crate::ledger::{Policy, PurseChoice, Request};

@@ -4,7 +4,7 @@
 mod college;
 
 use college::{AMOUNT_MAX, NOON, card, date};
-use switch_core::ledger::command::encode;
+use switch_core::ledger::record::encode;
 use switch_core::ledger::identities::{Content, Echo, Family, Identity, State};
 use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
 use switch_core::ledger::{Command, Ledger, Movements, Outcome, Policy, PurseChoice, Request, Response};

@@ -13,7 +13,7 @@ use switch_core::card_number::CardNumber;
 use switch_core::journal::{
     BLOCK_BYTES, Identity as JournalIdentity, Journal, JournalError, MemoryStorage, Options, Storage, inspect,
 };
-use switch_core::ledger::command::{decode, encode};
+use switch_core::ledger::record::{decode, encode};
 use switch_core::ledger::identities::{Content, Echo, Identity};
 use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
 use switch_core::ledger::{Command, Ledger, Movements, Outcome, Policy, PurseChoice, Request, Response};
