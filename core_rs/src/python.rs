@@ -109,7 +109,7 @@ impl Core {
             }
             None => None,
         };
-        let policy = Policy { amount_max, identity_days };
+        let policy = Policy { amount_max, identity_days, ..Policy::default() };
         let settings = Settings { policy, timezone, key: KeyEncryptionKey::new(key), accept_date };
         let bounds = Bounds { connections_max, mac_failures_max };
         let mut told = Instant::now();

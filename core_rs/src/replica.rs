@@ -307,7 +307,8 @@ impl Rows {
             }
             Command::Cutover(date) => self.action(ledger, decoded, &date.to_string()),
             Command::Imported { file, rows } => self.action(ledger, decoded, &format!("{file}, {rows} rows")),
-            Command::Purchase { .. } | Command::Reversal { .. } | Command::Unknown(_) => {}
+            Command::Rules(_) | Command::Pin { .. } => {}
+            _ => {}
         }
         for (line, movement) in (1..).zip(outcome.movements.as_slice()) {
             self.postings

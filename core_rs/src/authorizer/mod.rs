@@ -20,14 +20,14 @@ use crate::card_number::CardNumber;
 use crate::iso8583::frame::Tpdu;
 use crate::iso8583::{Message, Unreadable, card_number_ahead};
 use crate::journal::Journal;
-use crate::ledger::record::encode;
 use crate::ledger::hotlist::Readings;
 use crate::ledger::identities::{Content, Deed, Family, Place, Remembered};
+use crate::ledger::record::encode;
 use crate::ledger::registry::{Act, TerminalKind};
-use crate::ledger::{Command, Ledger, Outcome, Pin, Policy, Request, Response};
+use crate::ledger::{Command, Ledger, Outcome, Pin, Policy, Response};
 use crate::limits::{
-    CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, DECISION_BYTES_MAX, HOTLIST_PIECE_CARDS_MAX, LAPSES_AT_ONCE, POSITION_MAX, SIGN_ON_MICROSECONDS,
-    SIGN_ONS_AT_ONCE,
+    CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, DECISION_BYTES_MAX, HOTLIST_PIECE_CARDS_MAX, LAPSES_AT_ONCE, POSITION_MAX,
+    SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE,
 };
 use crate::mac::{KeyEncryptionKey, MacKey};
 use crate::session::{KeyRing, KeySlot, Nonces};
@@ -357,7 +357,7 @@ impl<L: Log> Authorizer<L> {
                 let family = Family::of(message.mti());
                 let money = matches!(family, Family::Financial | Family::Reversal) && remembered.response == Response::Approved;
                 if !matches!(family, Family::Financial | Family::Reversal) {
-                    self.say_privately(&remembered, place);
+                    say_privately(&self.ledger, &remembered, place, &mut self.private);
                 }
                 let totals = self.ledger.identities().extra(place).filter(|_| remembered.has_extra);
                 let answer = Answer {
@@ -427,8 +427,7 @@ impl<L: Log> Authorizer<L> {
             (Operation::Balance, _) => return self.balance(needs.content),
             (Operation::Verify, _) => return self.verify(needs.content),
             (Operation::Hotlist, &Particulars::Hotlist(held, after)) => {
-                let (version, piece) =
-                    self.readings.read(self.ledger.hotlist(), terminal, held, after, HOTLIST_PIECE_CARDS_MAX);
+                let (version, piece) = self.readings.read(self.ledger.hotlist(), terminal, held, after, HOTLIST_PIECE_CARDS_MAX);
                 put_hotlist(&mut self.private, version, &piece);
                 return Verdict::Inquiry { response: Response::Approved, available: None };
             }
@@ -473,7 +472,9 @@ impl<L: Log> Authorizer<L> {
             (Operation::Void, &Particulars::Original(original)) => Command::Void { request, original },
             (Operation::Refund, &Particulars::Original(original)) => Command::Refund { request, original },
             (Operation::Load, _) => Command::Load(request),
-            (Operation::BillPayment, &Particulars::Bill(payee, reference)) => Command::BillPayment { request, payee, reference, pin },
+            (Operation::BillPayment, &Particulars::Bill(payee, reference)) => {
+                Command::BillPayment { request, payee, reference, pin }
+            }
             (operation, &Particulars::Act(act, item)) => {
                 Command::Identity { request, act, item, is_advice: operation == Operation::Advice }
             }
@@ -484,9 +485,7 @@ impl<L: Log> Authorizer<L> {
             (Operation::Reversal, _) => {
                 Command::Reversal { request, original: needs.original.expect("a reversal names its original") }
             }
-            (Operation::SignOn, _) => {
-                Command::SignOn { request, terminal_nonce: needs.nonce, switch_nonce: (self.nonces)() }
-            }
+            (Operation::SignOn, _) => Command::SignOn { request, terminal_nonce: needs.nonce, switch_nonce: (self.nonces)() },
             (Operation::SignOff, _) => Command::SignOff(request),
             (Operation::Unknown, _) => Command::Unknown(request),
             _ => unreachable!("an inquiry is answered before, and particulars are those of the operation"),
@@ -517,14 +516,10 @@ impl<L: Log> Authorizer<L> {
     fn try_pin(&self, terminal: u32, slot: KeySlot, card: Option<CardNumber>, block: &[u8; 16]) -> Pin {
         let registry = self.ledger.registry();
         let row = &registry.terminals[terminal];
-        let nonces = match slot {
-            KeySlot::Current => row.session.current,
-            KeySlot::Previous => row.session.previous,
-            KeySlot::SignOn => None,
-        };
-        let is_right = card.zip(nonces).is_some_and(|(card, nonces)| {
-            let known = self.ledger.pin_verification(&card);
-            known.is_some_and(|known| self.keys.is_pin(terminal, &row.id, nonces, card, block, &known))
+        let key = self.keys.pin_key(terminal, &row.id, row.session, slot);
+        let is_right = card.zip(key).is_some_and(|(card, key)| {
+            let (known, pin) = (self.ledger.pin_verification(&card), key.decrypt(block, card));
+            known.zip(pin).is_some_and(|(known, pin)| self.keys.pin_verification().is_right(card, &pin, &known))
         });
         if is_right { Pin::Right } else { Pin::Wrong }
     }
@@ -548,19 +543,6 @@ impl<L: Log> Authorizer<L> {
         let remembered = self.ledger.identities().get(place);
         assert!(remembered.position() <= self.ledger.position(), "what is remembered was decided");
         Verdict::Decided(remembered, place)
-    }
-
-    /// What the answer to a decision says in DE48.
-    fn say_privately(&mut self, remembered: &Remembered, place: Place) {
-        match remembered.deed {
-            Deed::Trip => put_sub_element(&mut self.private, 43, b"TRIP"),
-            Deed::Report => put_sub_element(&mut self.private, 43, b"NONE"),
-            _ => {
-                if let Some(nonce) = self.ledger.identities().nonce(place, remembered.position()) {
-                    self.private.extend_from_slice(&sign_on_answer(nonce, remembered.business_date));
-                }
-            }
-        }
     }
 
     fn balance(&self, content: Content) -> Verdict {
@@ -608,6 +590,19 @@ impl<L: Log> Authorizer<L> {
     }
 }
 
+/// What the answer to a decision says in DE48.
+fn say_privately(ledger: &Ledger, remembered: &Remembered, place: Place, private: &mut Vec<u8>) {
+    match remembered.deed {
+        Deed::Trip => put_sub_element(private, 43, b"TRIP"),
+        Deed::Report => put_sub_element(private, 43, b"NONE"),
+        _ => {
+            if let Some(nonce) = ledger.identities().nonce(place, remembered.position()) {
+                private.extend_from_slice(&sign_on_answer(nonce, remembered.business_date));
+            }
+        }
+    }
+}
+
 /// Whether an operation needs nothing but what nearly all do, where there is no DE48.
 #[inline]
 fn is_plain(operation: Operation) -> bool {
@@ -646,4 +641,3 @@ fn kind_may(kind: TerminalKind, operation: Operation, particulars: &Particulars<
         | Operation::Unknown => true,
     }
 }
-

@@ -101,7 +101,8 @@ pub(super) fn write_reply(
         Echoed::Sent(message) => message.number(70),
         Echoed::Remembered(echo, _) => echo.network().map(u64::from),
     };
-    let mut reply = Writer::begin(out, tpdu.map(Tpdu::reply), (message.mti() + 10) % 10_000, network.is_some() || answer.totals.is_some());
+    let mut reply =
+        Writer::begin(out, tpdu.map(Tpdu::reply), (message.mti() + 10) % 10_000, network.is_some() || answer.totals.is_some());
     if message.mti() / 100 != 8 {
         reply.echo(message, 2);
     }

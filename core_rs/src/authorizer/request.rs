@@ -3,10 +3,10 @@
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
 use crate::iso8583::Message;
-use crate::ledger::{PurseChoice, Request};
 use crate::ledger::batches::Totals;
 use crate::ledger::identities::{Content, Echo, Family, Identity};
 use crate::ledger::registry::{Act, EventKind, Payee};
+use crate::ledger::{PurseChoice, Request};
 use crate::session::KeySlot;
 use crate::stats::Operation;
 
@@ -193,9 +193,7 @@ fn sub_kind(message: &Message<'_>, tag: u8) -> Option<u8> {
 /// Reads what only this operation needs; `None` where an element is missing or not one of its values.
 pub(super) fn particulars<'a>(message: &Message<'a>, operation: Operation, hotlist_version: u64) -> Option<Particulars<'a>> {
     Some(match operation {
-        Operation::Void | Operation::Refund | Operation::Completion => {
-            Particulars::Original(digits(message.text(37)?, 12)?)
-        }
+        Operation::Void | Operation::Refund | Operation::Completion => Particulars::Original(digits(message.text(37)?, 12)?),
         Operation::BillPayment => Particulars::Bill(Payee::from_number(sub_kind(message, 30)?)?, sub_text(message, 31)?),
         Operation::Enter | Operation::Leave | Operation::Borrow | Operation::Return | Operation::Attendance | Operation::Advice => {
             let act = message.number(3).and_then(|code| act_of(u32::try_from(code).ok()?))?;

@@ -83,9 +83,9 @@ impl Ledger {
         let card = &self.registry.cards[card];
         let (date, time) = (request.identity.date, request.echo.time());
         let passes_back = || {
-            self.rules.anti_passback(zone).is_some_and(|minutes| {
-                self.presence.refuses(card.holder, *zone, direction, local_minute(request), minutes)
-            })
+            self.rules
+                .anti_passback(zone)
+                .is_some_and(|minutes| self.presence.refuses(card.holder, *zone, direction, local_minute(request), minutes))
         };
         self.rules.lets_through(card.class, zone, date, time) && !passes_back()
     }

@@ -3,7 +3,9 @@
 use super::accounts::AccountId;
 use super::batches::Totals;
 use super::identities::{Content, Echo, Identity, Place};
-use super::registry::{Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalId, TerminalKind, Zone};
+use super::registry::{
+    Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalId, TerminalKind, Zone,
+};
 use super::response::Response;
 use super::rules::Rules;
 use super::{Movements, Policy};
@@ -340,7 +342,16 @@ pub struct Outcome {
 
 impl Outcome {
     pub(super) fn of(response: Response) -> Self {
-        Self { response, movements: Movements::default(), paid: [0; 2], after: None, original: None, flag: None, totals: None, place: None }
+        Self {
+            response,
+            movements: Movements::default(),
+            paid: [0; 2],
+            after: None,
+            original: None,
+            flag: None,
+            totals: None,
+            place: None,
+        }
     }
 }
 

@@ -37,7 +37,7 @@ impl Ledger {
             return self.remembered(position, request, response, outcome);
         }
         let terms = self.terms(index, category);
-        let spending = Spending { card: index, category, amount, pin, is_sale: false };
+        let spending = Spending { card: index, category, amount, pin, is_purchase: false };
         let ruling = if terms.has_more { self.rule(request, &spending, terms) } else { Ruling::default() };
         let purses = self.purses_of(index);
         let available = self.available(purses)[0];
@@ -55,8 +55,7 @@ impl Ledger {
         self.holds.add(position, Hold { holder, card: index, terminal: request.identity.terminal(), amount: held, timestamp });
         self.accounts.set_has_holds(purses.cash(), true);
         outcome.paid = [held, 0];
-        let entry =
-            Remembered { deed: Deed::Hold, state: State::Standing, ..self.entry(position, request, Response::Approved) };
+        let entry = Remembered { deed: Deed::Hold, state: State::Standing, ..self.entry(position, request, Response::Approved) };
         let place = self.settle(request, entry, index, outcome);
         if held != amount {
             self.identities.extra_mut(place).paid = Some(held);

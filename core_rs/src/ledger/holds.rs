@@ -93,8 +93,7 @@ impl Holds {
     /// Takes a row of the image, where there are so many cards, holders and terminals; rows come in order.
     pub(super) fn take(&mut self, row: &mut Decoder<'_>, [cards, holders, terminals]: [usize; 3]) -> Option<()> {
         let position = row.u64()?;
-        let hold =
-            Hold { holder: row.u32()?, card: row.u32()?, terminal: row.u32()?, amount: row.u64()?, timestamp: row.u64()? };
+        let hold = Hold { holder: row.u32()?, card: row.u32()?, terminal: row.u32()?, amount: row.u64()?, timestamp: row.u64()? };
         let in_order = self.open.last_key_value().is_none_or(|(&last, _)| last < position);
         let named = (hold.holder as usize) < holders && (hold.card as usize) < cards && (hold.terminal as usize) < terminals;
         let amount = hold.amount > 0 && hold.amount <= u64::from(u32::MAX);

@@ -29,6 +29,8 @@ pub struct Hotlist {
     log: Vec<(u32, CardNumber)>,
     /// For each card that was ever listed the versions that its changes led to.
     changes: BTreeMap<CardNumber, Vec<u32>>,
+    /// How many are listed.
+    listed: usize,
 }
 
 impl Hotlist {
@@ -41,7 +43,13 @@ impl Hotlist {
     /// A card comes to the list or leaves it.
     pub(super) fn change(&mut self, card: u32, number: CardNumber) {
         self.log.push((card, number));
-        self.changes.entry(number).or_default().push(self.log.len() as u32);
+        let changes = self.changes.entry(number).or_default();
+        changes.push(self.log.len() as u32);
+        if changes.len() % 2 == 1 {
+            self.listed += 1;
+        } else {
+            self.listed -= 1;
+        }
     }
 
     fn is_listed(changes: &[u32], version: u64) -> bool {
@@ -51,7 +59,7 @@ impl Hotlist {
     /// How many cards are listed.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.changes.values().filter(|changes| changes.len() % 2 == 1).count()
+        self.listed
     }
 
     /// What has changed from version `held` to version `as_of` of the cards after `after`: the first `max` of them.
@@ -109,14 +117,7 @@ pub struct Readings(Vec<Option<(u64, u64)>>);
 impl Readings {
     /// The next piece for a terminal that holds version `held` and has read up to `after`, or begins. Gives the version that it will
     /// hold when there is no more.
-    pub fn read(
-        &mut self,
-        hotlist: &Hotlist,
-        terminal: u32,
-        held: u64,
-        after: Option<CardNumber>,
-        max: usize,
-    ) -> (u64, Piece) {
+    pub fn read(&mut self, hotlist: &Hotlist, terminal: u32, held: u64, after: Option<CardNumber>, max: usize) -> (u64, Piece) {
         if self.0.len() <= terminal as usize {
             self.0.resize(terminal as usize + 1, None);
         }
@@ -156,7 +157,11 @@ mod tests {
             let (version, piece) = readings.read(hotlist, 3, self.held, self.after, 2);
             for (is_added, number) in &piece.changes {
                 assert!(*is_added || self.held > 0, "from nothing there is nothing to take away");
-                if *is_added { self.list.insert(*number) } else { self.list.remove(number) };
+                if *is_added {
+                    self.list.insert(*number)
+                } else {
+                    self.list.remove(number)
+                };
             }
             self.after = piece.changes.last().map(|change| change.1).filter(|_| piece.more);
             if !piece.more {

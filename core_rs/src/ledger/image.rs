@@ -30,7 +30,7 @@ use super::registry::{
 };
 use super::rules::Rules;
 use super::shelf::Shelf;
-use super::usage::Usage;
+use super::usage::Counter;
 use super::{Ledger, Policy};
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
@@ -213,7 +213,7 @@ impl Ledger {
     fn lists(&self, writer: &mut Writer<'_>) {
         writer.row(|row| self.rules.put(row));
         writer.close();
-        writer.section(self.usage.rows(), Usage::put);
+        writer.section(self.usage.counters().iter(), |row, counter| counter.put(row));
         writer.section(self.holds.rows(), Holds::put);
         writer.section(self.batches.rows(), Batches::put);
         writer.section(self.hotlist.rows(), Hotlist::put);
@@ -285,8 +285,8 @@ impl Ledger {
         let [cards, holders, terminals] =
             [self.registry.cards.rows().len(), self.registry.holders.rows().len(), self.registry.terminals.rows().len()];
         self.rules = reader.one("rules", Rules::take)?;
-        let rules = self.rules.list().len();
-        reader.section("counts", |row| self.usage.take(row, rules, holders))?;
+        let rules = &self.rules;
+        reader.section("counts", |row| self.usage.put(Counter::take(row, rules, holders)?))?;
         reader.section("holds", |row| self.holds.take(row, [cards, holders, terminals]))?;
         let purses = self.registry.holders.rows().iter().map(|holder| holder.purses.cash());
         for (holder, account) in (0..).zip(purses) {

@@ -39,8 +39,7 @@ impl Ledger {
         self.accounts.post(&outcome.movements);
         self.count(request).credit(amount);
         outcome.paid = [amount, 0];
-        let entry =
-            Remembered { deed: Deed::Load, state: State::Standing, ..self.entry(position, request, Response::Approved) };
+        let entry = Remembered { deed: Deed::Load, state: State::Standing, ..self.entry(position, request, Response::Approved) };
         self.settle(request, entry, index, outcome);
     }
 
@@ -63,7 +62,7 @@ impl Ledger {
             return self.remembered(position, request, response, outcome);
         }
         let terms = self.terms(index, category);
-        let spending = Spending { card: index, category, amount, pin, is_sale: false };
+        let spending = Spending { card: index, category, amount, pin, is_purchase: false };
         let ruling = if terms.has_more { self.rule(request, &spending, terms) } else { Ruling::default() };
         let purses = self.purses_of(index);
         let short = (self.available(purses)[0] < amount.cast_signed()).then_some(Response::InsufficientFunds);

@@ -33,9 +33,10 @@ mod remembered;
 pub mod replay;
 mod response;
 mod reversal;
+pub mod rule;
 pub mod rules;
 mod shelf;
-mod usage;
+pub mod usage;
 
 pub use accounts::Movements;
 pub use command::{Command, Outcome, Pin, PurseChoice, Request};
@@ -57,7 +58,7 @@ use presence::Presence;
 use refund::Original;
 use registry::{Card, CardStatus, Holder, HolderId, Merchant, NONE, Purses, Registry, Terminal};
 use rules::Rules;
-use usage::{Usage, Use};
+use usage::{Sale, Usage};
 
 use crate::calendar::{Date, Timestamp};
 use crate::card_number::CardNumber;
@@ -103,7 +104,9 @@ impl Policy {
 
     /// Whether every limit is one that can be.
     fn is_possible(&self) -> bool {
-        self.identity_days > 0 && (1..=HOLD_HOURS_MAX).contains(&self.hold_hours) && (1..=PIN_TRIES_MAX).contains(&self.pin_tries_max)
+        self.identity_days > 0
+            && (1..=HOLD_HOURS_MAX).contains(&self.hold_hours)
+            && (1..=PIN_TRIES_MAX).contains(&self.pin_tries_max)
     }
 }
 
@@ -239,7 +242,7 @@ impl Ledger {
         assert!(date > self.business_date, "the business date only moves on");
         self.business_date = date;
         self.forget();
-        self.usage.cut_over(date);
+        self.usage.cut_over(&self.rules, date);
         self.presence.cut_over(date);
     }
 
@@ -253,6 +256,26 @@ impl Ledger {
     #[must_use]
     pub fn hotlist(&self) -> &Hotlist {
         &self.hotlist
+    }
+
+    /// The open holds.
+    #[must_use]
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// Bytes held for rules, holds, batches, the hotlist, PINs, doors and loans.
+    #[must_use]
+    pub fn lists_memory(&self) -> usize {
+        self.rules.memory()
+            + self.usage.memory()
+            + self.holds.memory()
+            + self.batches.memory()
+            + self.hotlist.memory()
+            + self.pins.memory()
+            + self.presence.memory()
+            + self.loans.memory()
+            + self.late.len() * 2 * size_of::<((Date, u64), Date)>()
     }
 
     /// What is on loan.
@@ -303,31 +326,31 @@ impl Ledger {
         }
     }
 
-    /// What counted rules look at: who spends what, where and when.
-    fn use_of(&self, card: u32, category: registry::Category, date: Date, time: u32, amount: u64, is_sale: bool) -> Use {
+    /// What counted rules look at: who spends, where and when.
+    fn sale_of(&self, card: u32, category: registry::Category, date: Date, time: u32, is_purchase: bool) -> Sale {
         let card = &self.registry.cards[card];
-        Use { holder: card.holder, class: card.class, category, date, time, amount, is_sale }
+        Sale { holder: card.holder, class: card.class, category, date, time, is_purchase }
     }
 
     /// Counts what was spent, where a rule counts it.
     #[inline]
     fn use_up(&mut self, request: &Request, spending: &purchase::Spending) {
-        if self.rules.has_counted() {
+        if !self.rules.list().is_empty() {
             let (date, time) = (request.identity.date, request.echo.time());
-            let spent = self.use_of(spending.card, spending.category, date, time, spending.amount, spending.is_sale);
-            self.usage.add(&self.rules, &spent);
+            let sale = self.sale_of(spending.card, spending.category, date, time, spending.is_purchase);
+            self.usage.add(&self.rules, &sale, spending.amount, self.business_date);
         }
     }
 
     /// Gives back what was counted for a decision of this business date: an amount, and with the `whole` of it the count.
     fn give_use_back(&mut self, original: &Original, amount: u64, whole: bool) {
         let decided = &original.decided;
-        if self.rules.has_counted() && decided.business_date == self.business_date {
+        if !self.rules.list().is_empty() && decided.business_date == self.business_date {
             let category = self.registry.merchants[decided.merchant()].category;
             let identity = identities::Identity::from_packed(decided.identity, original.place.date());
-            let is_sale = decided.deed.is_sale();
-            let spent = self.use_of(original.card, category, identity.date, decided.echo.time(), amount, is_sale);
-            self.usage.give_back(&self.rules, &spent, whole);
+            let is_purchase = matches!(decided.deed, identities::Deed::Purchase | identities::Deed::OfflineSale);
+            let sale = self.sale_of(original.card, category, identity.date, decided.echo.time(), is_purchase);
+            self.usage.give_back(&self.rules, &sale, amount, whole);
         }
     }
 

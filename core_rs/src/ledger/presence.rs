@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use super::bytes::{Decoder, Encoder};
 use super::registry::Zone;
 use crate::calendar::Date;
+use crate::limits::ANTI_PASSBACK_MINUTES_MAX;
 
-/// A minute in the unit of moments, and a day: minutes.
+/// Minutes in a day.
 const DAY_MINUTES: u64 = 1_440;
 
 /// Through a door.
@@ -27,9 +28,7 @@ pub(super) struct Presence(BTreeMap<(u32, Zone), (Direction, u64)>);
 impl Presence {
     /// Whether the holder went the same way within so many minutes before, and not the other way since.
     pub(super) fn refuses(&self, holder: u32, zone: Zone, direction: Direction, minute: u64, minutes: u32) -> bool {
-        self.0
-            .get(&(holder, zone))
-            .is_some_and(|&(last, at)| last == direction && at <= minute && minute - at < u64::from(minutes))
+        self.0.get(&(holder, zone)).is_some_and(|&(last, at)| last == direction && at <= minute && minute - at < u64::from(minutes))
     }
 
     /// The holder went through. An older passage, told of late, changes nothing.
@@ -40,9 +39,9 @@ impl Presence {
         }
     }
 
-    /// Forgets what was more than a day before this business date began: no rule looks back further.
+    /// Forgets what no rule looks back to from this business date.
     pub(super) fn cut_over(&mut self, date: Date) {
-        let oldest = (u64::from(date.0) * DAY_MINUTES).saturating_sub(DAY_MINUTES);
+        let oldest = (u64::from(date.0) * DAY_MINUTES).saturating_sub(ANTI_PASSBACK_MINUTES_MAX.unsigned_abs());
         self.0.retain(|_, &mut (_, minute)| minute >= oldest);
     }
 
@@ -107,7 +106,7 @@ mod tests {
         let mut presence = Presence::default();
         presence.note(1, zone, Direction::In, 8 * DAY_MINUTES - 1);
         presence.note(2, zone, Direction::In, 8 * DAY_MINUTES);
-        presence.cut_over(Date(9));
+        presence.cut_over(Date(15));
         assert_eq!(presence.rows().map(|((holder, _), _)| holder).collect::<Vec<_>>(), [2]);
     }
 }

@@ -9,6 +9,7 @@ use super::command::{Outcome, Pin, PurseChoice, Request};
 use super::identities::{Deed, Remembered, State};
 use super::registry::{Card, CardStatus, Category, Purses};
 use super::rules::Terms;
+use super::usage::Exceeded;
 use super::{Ledger, Response};
 use crate::calendar::Date;
 
@@ -90,8 +91,8 @@ pub(super) struct Spending {
     pub(super) amount: u64,
     /// Its PIN.
     pub(super) pin: Pin,
-    /// Whether it is a sale, which counts for meals.
-    pub(super) is_sale: bool,
+    /// Whether it is a purchase, which counts for meals.
+    pub(super) is_purchase: bool,
 }
 
 /// What rules said: why not, if so, and whether they asked for the PIN.
@@ -111,7 +112,7 @@ impl Ledger {
     /// What the rules say of it, where there are more than those of the subsidy: 57, 75, 55, 61, 65.
     #[cold]
     pub(super) fn rule(&self, request: &Request, spending: &Spending, terms: Terms) -> Ruling {
-        let &Spending { card: index, category, amount, pin, is_sale } = spending;
+        let &Spending { card: index, category, amount, pin, is_purchase } = spending;
         let card = &self.registry.cards[index];
         let (date, time) = (request.identity.date, request.echo.time());
         let mut ruling = Ruling::default();
@@ -133,7 +134,11 @@ impl Ledger {
         ruling.decline = if amount > u64::from(terms.transaction_max) {
             Some(Response::AmountLimit)
         } else {
-            self.usage.would_exceed(&self.rules, &self.use_of(index, category, date, time, amount, is_sale))
+            let sale = self.sale_of(index, category, date, time, is_purchase);
+            self.usage.would_exceed(&self.rules, &sale, amount).map(|exceeded| match exceeded {
+                Exceeded::Amount => Response::AmountLimit,
+                Exceeded::Count => Response::CountLimit,
+            })
         };
         ruling
     }
@@ -170,7 +175,7 @@ impl Ledger {
         if purse == PurseChoice::Subsidy && !terms.takes_subsidy {
             return self.remembered(position, request, Response::NotPermitted, outcome);
         }
-        let spending = Spending { card: index, category, amount, pin, is_sale: true };
+        let spending = Spending { card: index, category, amount, pin, is_purchase: true };
         let ruling = if terms.has_more { self.rule(request, &spending, terms) } else { Ruling::default() };
         if let Some(response) = ruling.decline {
             self.note_pin(&ruling, &spending);
@@ -184,7 +189,7 @@ impl Ledger {
         };
         let paid = paid.map(i64::unsigned_abs);
         outcome.movements = pay(purses, receiver, amount, paid);
-        if !self.accounts.can_post(&outcome.movements) {
+        if paid[1] > u64::from(u32::MAX) || !self.accounts.can_post(&outcome.movements) {
             *outcome = Outcome::of(Response::Malfunction);
             return;
         }
@@ -213,19 +218,17 @@ impl Ledger {
         let card = &self.registry.cards[index];
         let purses = card.purses;
         let terms = self.terms(index, category);
-        let spending = Spending { card: index, category, amount, pin: Pin::Absent, is_sale: true };
+        let spending = Spending { card: index, category, amount, pin: Pin::Absent, is_purchase: true };
         let total = price(amount, terms.surcharge_bp).cast_signed();
         let available = self.available(purses);
         let refused = (purse == PurseChoice::Subsidy && !terms.takes_subsidy).then_some(Response::NotPermitted);
         let flag = card_decline(card, self.business_date)
             .or(refused)
             .or_else(|| self.rule(request, &spending, terms).decline)
-            .or_else(|| {
-                split(total, available, purse, terms.takes_subsidy).is_none().then_some(Response::InsufficientFunds)
-            });
+            .or_else(|| split(total, available, purse, terms.takes_subsidy).is_none().then_some(Response::InsufficientFunds));
         let paid = split_offline(total, available[1], purse, terms.takes_subsidy).map(i64::unsigned_abs);
         outcome.movements = pay(purses, receiver, amount, paid);
-        if !self.accounts.can_post(&outcome.movements) {
+        if paid[1] > u64::from(u32::MAX) || !self.accounts.can_post(&outcome.movements) {
             *outcome = Outcome::of(Response::Malfunction);
             return;
         }
@@ -237,15 +240,7 @@ impl Ledger {
 
     /// Posts the movements of a sale and remembers it.
     #[inline]
-    fn sold(
-        &mut self,
-        position: u64,
-        request: &Request,
-        deed: Deed,
-        spending: &Spending,
-        paid: [u64; 2],
-        outcome: &mut Outcome,
-    ) {
+    fn sold(&mut self, position: u64, request: &Request, deed: Deed, spending: &Spending, paid: [u64; 2], outcome: &mut Outcome) {
         self.accounts.post(&outcome.movements);
         let after = self.available(self.registry.cards[spending.card].purses);
         let entry = Remembered {
@@ -328,7 +323,8 @@ mod tests {
     #[test]
     fn what_is_paid_comes_back_the_same_way() {
         let (purses, merchant) = (Purses(10), 20);
-        for (amount, paid) in [(850, [350, 500]), (850, [400, 500]), (850, [0, 900]), (850, [200, 100]), (850, [0, 0]), (0, [0, 0])] {
+        for (amount, paid) in [(850, [350, 500]), (850, [400, 500]), (850, [0, 900]), (850, [200, 100]), (850, [0, 0]), (0, [0, 0])]
+        {
             let (there, back) = (pay(purses, merchant, amount, paid), give_back(purses, merchant, amount, paid));
             let mut balances = std::collections::BTreeMap::<u32, i64>::new();
             for movement in there.as_slice() {

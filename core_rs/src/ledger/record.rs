@@ -5,16 +5,14 @@
 //! so that the reader can hold one against the other. The kinds below 16 are the switch's and its operators' own; the others
 //! begin with a terminal's request. Numbers are never given twice, and what was written once can be read for ever.
 
+use super::Policy;
 use super::batches::Totals;
 use super::bytes::{Decoder, Encoder};
 use super::command::{Command, Outcome, Pin, PurseChoice, Request};
 use super::identities::{Content, Echo, Identity};
-use super::registry::{
-    Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalKind, Zone,
-};
+use super::registry::{Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalKind, Zone};
 use super::response::Response;
 use super::rules::Rules;
-use super::Policy;
 use crate::calendar::{Date, Timestamp};
 use crate::card_number::CardNumber;
 use crate::session::KeySlot;
@@ -351,12 +349,9 @@ fn take_request_command<'a>(decoder: &mut Decoder<'a>, kind: u8) -> Option<Comma
         },
         CARD_REPORT => Command::CardReport { request, is_found: take_bool(decoder)? },
         BATCH_CLOSE => Command::BatchClose { request, totals: Totals::take(decoder)? },
-        EVENT => Command::Event {
-            request,
-            kind: EventKind::from_number(decoder.u8()?)?,
-            place: decoder.text()?,
-            value: decoder.text()?,
-        },
+        EVENT => {
+            Command::Event { request, kind: EventKind::from_number(decoder.u8()?)?, place: decoder.text()?, value: decoder.text()? }
+        }
         LATE_ADVICE => {
             let act = match decoder.u8()? {
                 0 => None,

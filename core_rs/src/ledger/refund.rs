@@ -205,9 +205,8 @@ impl Ledger {
     pub(super) fn settle(&mut self, request: &Request, entry: Remembered, card: u32, outcome: &mut Outcome) -> Place {
         let after = self.available(self.purses_of(card));
         outcome.after = Some(after);
-        let place = self
-            .identities
-            .remember(request.identity.date, &Remembered { cash_after: after[0], subsidy_after: after[1], ..entry });
+        let place =
+            self.identities.remember(request.identity.date, &Remembered { cash_after: after[0], subsidy_after: after[1], ..entry });
         outcome.place = Some(place);
         place
     }

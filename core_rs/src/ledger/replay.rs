@@ -2,8 +2,8 @@
 
 use super::accounts::House;
 use super::ahead::WINDOW;
-use super::record::{Decoded, decode};
 use super::identities::{Family, State};
+use super::record::{Decoded, decode};
 use super::registry::NONE;
 use super::{Command, Ledger, Outcome, Request, Response};
 use crate::limits::{HOUSE_FEN_MAX, PURSE_FEN_MAX};

@@ -136,7 +136,8 @@ impl Shelf {
             let middle = low + (high - low) / 2;
             if self.entries.get(middle).position() < position { low = middle + 1 } else { high = middle }
         }
-        let found = (low..count).map(|index| (index, self.entries.get(index))).take_while(|(_, entry)| entry.position() == position);
+        let found =
+            (low..count).map(|index| (index, self.entries.get(index))).take_while(|(_, entry)| entry.position() == position);
         found.into_iter().find(|(_, entry)| entry.state() != State::Tombstone).map(|(index, _)| index)
     }
 
@@ -220,7 +221,11 @@ impl Shelf {
 
     /// Bytes held.
     pub(super) fn memory(&self) -> usize {
-        self.entries.memory() + self.pages.memory() + self.index.allocation_size() + self.nonces.capacity() * 16 + self.extras.len() * 2 * size_of::<Extra>()
+        self.entries.memory()
+            + self.pages.memory()
+            + self.index.allocation_size()
+            + self.nonces.capacity() * 16
+            + self.extras.len() * 2 * size_of::<Extra>()
     }
 }
 
