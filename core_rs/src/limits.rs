@@ -49,6 +49,15 @@ pub const IMPORT_BYTES_MAX: usize = 256 << 20;
 /// Bytes of a merchant's name.
 pub const MERCHANT_NAME_BYTES_MAX: usize = 120;
 
+/// Rules of a policy file: all of them are one journal record, and a college has some dozens.
+pub const RULES_MAX: usize = 1_000;
+
+/// The most that a rule on a count may allow: more than anybody swipes in a day, so that a slip of the pen is noticed.
+pub const RULE_COUNT_MAX: i64 = 10_000;
+
+/// Minutes for which a door may ask for the way back, at most: a week, after which nobody is still inside.
+pub const ANTI_PASSBACK_MINUTES_MAX: i64 = 7 * 24 * 60;
+
 /// Bytes read from one connection at a time: a fair share, some dozens of messages of a concentrator's burst. As many, and one share
 /// more, are read from all connections before any of it is handled.
 pub const READ_BYTES: usize = 8 << 10;

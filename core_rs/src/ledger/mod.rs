@@ -21,7 +21,13 @@ mod remembered;
 pub mod replay;
 mod response;
 mod reversal;
+#[allow(dead_code)]
+pub mod rule;
+#[allow(dead_code)]
+pub mod rules;
 mod shelf;
+#[allow(dead_code)]
+pub mod usage;
 
 pub use accounts::Movements;
 pub use command::{Command, Outcome, PurseChoice, Request};

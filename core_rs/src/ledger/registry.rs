@@ -45,6 +45,7 @@ macro_rules! named {
         }
     };
 }
+pub(super) use named;
 
 named! {
     /// What a merchant sells.
