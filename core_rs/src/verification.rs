@@ -569,7 +569,7 @@ mod tests {
             (6, Outcome { paid: [500, 350], ..bought.clone() }, "it tells of [500, 350] fen"),
             (6, Outcome { after: Some([651, 0]), ..bought.clone() }, "it tells of purses"),
             (6, Outcome { response: Response::CardLost, ..bought.clone() }, "850 fen were paid with 41"),
-            (8, Outcome { movements: bought.movements, ..undone.clone() }, "it moves 350 fen from the account 6 (cash S1)"),
+            (8, Outcome { movements: bought.movements, ..undone.clone() }, "it tells of purses Some([1000, 500])"),
             (8, Outcome { original: Some(8), ..undone.clone() }, "it refers to record 8"),
             (8, Outcome { original: Some(0), ..undone.clone() }, "it refers to record 0"),
         ];

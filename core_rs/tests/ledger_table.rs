@@ -399,7 +399,7 @@ fn a_record_that_could_not_have_been_made_here_is_refused_and_changes_nothing() 
         opening,
     };
     let impossible = [
-        ("no day", Command::Policy(Policy { amount_max: 1, identity_days: 0, ..Policy::default() })),
+        ("a limit that cannot be", Command::Policy(Policy { amount_max: 1, identity_days: 0, ..Policy::default() })),
         ("back", Command::Cutover(date(TODAY))),
         (
             "merchant",
@@ -424,7 +424,7 @@ fn a_record_that_could_not_have_been_made_here_is_refused_and_changes_nothing() 
         ),
         ("not that of its message", Command::Unknown(bare(Family::Financial, 400))),
         ("a second time", decided),
-        ("without a card", Command::Purchase { request: bare(Family::Financial, 200), purse: PurseChoice::Cash, pin: Pin::Absent }),
+        ("lacks a card", Command::Purchase { request: bare(Family::Financial, 200), purse: PurseChoice::Cash, pin: Pin::Absent }),
     ];
     for (reason, command) in impossible {
         let (digest, position) = (ledger.digest(), ledger.position());

@@ -197,3 +197,186 @@ impl Usage {
         self.counters.allocation_size()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::rule::{ALL_DAYS, Window};
+    use super::*;
+
+    /// 2026-11-22, a Sunday.
+    const TODAY: Date = Date(9_822);
+    const STUDENT: Option<CardClass> = Some(CardClass::Student);
+
+    const SALE: Sale =
+        Sale { holder: 7, class: CardClass::Student, category: Category::Canteen, date: TODAY, time: 120_000, is_purchase: true };
+
+    fn meal(from: u16, to: u16, value: i64) -> Rule {
+        Rule { window: Window { days: ALL_DAYS, from, to }, ..Rule::new(RuleKind::Meal, value) }
+    }
+
+    fn rules(list: &[Rule]) -> Rules {
+        Rules::new(list.to_vec()).unwrap()
+    }
+
+    /// The image of what is used, which comes back the same.
+    fn image(usage: &Usage, rules: &Rules) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        usage.counters().iter().for_each(|counter| counter.put(&mut Encoder(&mut bytes)));
+        let mut again = Usage::default();
+        let mut rows = Decoder(&bytes);
+        while !rows.0.is_empty() {
+            again.put(Counter::take(&mut rows, rules, 100).unwrap()).unwrap();
+        }
+        assert_eq!(again.counters(), usage.counters());
+        bytes
+    }
+
+    #[test]
+    fn a_days_limits_hold_over_all_that_their_rule_matches() {
+        let rules = rules(&[
+            Rule { class: STUDENT, ..Rule::new(RuleKind::DayMax, 1_000) },
+            Rule { category: Some(Category::Shop), ..Rule::new(RuleKind::DayMax, 300) },
+            Rule { class: STUDENT, category: Some(Category::Canteen), ..Rule::new(RuleKind::DayCount, 2) },
+        ]);
+        let mut usage = Usage::default();
+        let shop = Sale { category: Category::Shop, ..SALE };
+        let hold = Sale { is_purchase: false, ..SALE };
+        assert_eq!(usage.would_exceed(&rules, &SALE, 1_000), None);
+        assert_eq!(usage.would_exceed(&rules, &SALE, 1_001), Some(Exceeded::Amount));
+        usage.add(&rules, &SALE, 500, TODAY);
+        usage.add(&rules, &shop, 200, TODAY);
+        // Limit of the shop, of the day, of neither.
+        assert_eq!(usage.would_exceed(&rules, &shop, 101), Some(Exceeded::Amount));
+        assert_eq!(usage.would_exceed(&rules, &SALE, 301), Some(Exceeded::Amount));
+        assert_eq!(usage.would_exceed(&rules, &SALE, 300), None);
+        // A hold is counted by day like a purchase; the amount is asked before the count.
+        usage.add(&rules, &hold, 100, TODAY);
+        assert_eq!(usage.would_exceed(&rules, &SALE, 200), Some(Exceeded::Count));
+        assert_eq!(usage.would_exceed(&rules, &SALE, 201), Some(Exceeded::Amount));
+        // Others have counters of their own, and other classes none.
+        let other = Sale { holder: 8, ..SALE };
+        assert_eq!(usage.would_exceed(&rules, &other, 1_000), None);
+        let teacher = Sale { class: CardClass::Teacher, ..SALE };
+        assert_eq!(usage.would_exceed(&rules, &teacher, u64::MAX), None);
+        usage.add(&rules, &teacher, 500, TODAY);
+        assert_eq!((usage.used(7, 1, None), usage.used(7, 0, None), usage.used(7, 2, None)), (800, 200, 2));
+        assert_eq!(image(&usage, &rules).len(), 3 * 16);
+        // The next day begins with nothing.
+        usage.cut_over(&rules, Date(TODAY.0 + 1));
+        assert_eq!(usage.would_exceed(&rules, &shop, 300), None);
+        assert!(image(&usage, &rules).is_empty());
+    }
+
+    #[test]
+    fn a_meal_is_counted_on_the_day_on_which_it_began() {
+        let (lunch, night) = (meal(660, 810, 1), meal(22 * 60, 2 * 60, 2));
+        let rules = rules(&[lunch, night]);
+        let mut usage = Usage::default();
+        let at = |days: u16, time: u32| Sale { date: Date(TODAY.0 + days), time, ..SALE };
+        usage.add(&rules, &at(0, 110_000), 5, TODAY);
+        assert_eq!(usage.would_exceed(&rules, &at(0, 132_959), 1), Some(Exceeded::Count));
+        assert_eq!(usage.would_exceed(&rules, &at(0, 133_000), 1), None, "after lunch");
+        assert_eq!(usage.would_exceed(&rules, &at(1, 120_000), 1), None, "tomorrow's");
+        let hold = Sale { is_purchase: false, ..at(0, 120_000) };
+        assert_eq!(usage.would_exceed(&rules, &hold, 1), None, "no meal");
+        usage.add(&rules, &hold, 1, TODAY);
+        assert_eq!(usage.used(7, 0, Some(TODAY)), 1);
+        // One night, over midnight: also where the business date has moved on between.
+        usage.add(&rules, &at(0, 235_900), 5, TODAY);
+        usage.cut_over(&rules, Date(TODAY.0 + 1));
+        usage.add(&rules, &at(1, 500), 5, Date(TODAY.0 + 1));
+        assert_eq!(usage.would_exceed(&rules, &at(1, 15_959), 5), Some(Exceeded::Count));
+        assert_eq!(usage.would_exceed(&rules, &at(0, 235_959), 5), Some(Exceeded::Count));
+        assert_eq!(usage.would_exceed(&rules, &at(1, 220_000), 5), None, "the next night");
+        assert_eq!(usage.used(7, 1, Some(TODAY)), 2);
+        image(&usage, &rules);
+        // A day later it is forgotten, and what comes late for it is not counted.
+        usage.cut_over(&rules, Date(TODAY.0 + 2));
+        assert!(image(&usage, &rules).is_empty());
+        usage.add(&rules, &at(0, 235_900), 5, Date(TODAY.0 + 2));
+        assert!(image(&usage, &rules).is_empty());
+        usage.add(&rules, &at(3, 120_000), 5, Date(TODAY.0 + 2));
+        assert_eq!(usage.used(7, 0, Some(Date(TODAY.0 + 3))), 1, "a terminal's clock may be ahead");
+    }
+
+    #[test]
+    fn what_is_given_back_may_be_used_again() {
+        let rules = rules(&[Rule::new(RuleKind::DayMax, 1_000), Rule::new(RuleKind::DayCount, 1), meal(660, 810, 1)]);
+        let mut usage = Usage::default();
+        let used = |usage: &Usage| [usage.used(7, 0, None), usage.used(7, 1, None), usage.used(7, 2, Some(TODAY))];
+        usage.add(&rules, &SALE, 600, TODAY);
+        assert_eq!(used(&usage), [600, 1, 1]);
+        usage.give_back(&rules, &SALE, 200, false);
+        assert_eq!(used(&usage), [400, 1, 1]);
+        assert_eq!(usage.would_exceed(&rules, &SALE, 600), Some(Exceeded::Count));
+        usage.give_back(&rules, &SALE, 400, true);
+        assert!(image(&usage, &rules).is_empty(), "a counter at nothing is none");
+        assert_eq!(usage.would_exceed(&rules, &SALE, 1_000), None);
+        // More than there is, or from another holder, goes to nothing and no further.
+        usage.add(&rules, &SALE, 100, TODAY);
+        usage.give_back(&rules, &Sale { holder: 8, ..SALE }, 100, true);
+        assert_eq!(used(&usage), [100, 1, 1]);
+        usage.give_back(&rules, &SALE, 101, true);
+        usage.give_back(&rules, &SALE, 1, true);
+        assert_eq!(used(&usage), [0; 3]);
+        // Beyond what a number holds it stays at the end.
+        usage.add(&rules, &SALE, u64::MAX, TODAY);
+        usage.add(&rules, &SALE, u64::MAX, TODAY);
+        assert_eq!(usage.would_exceed(&rules, &SALE, 1), Some(Exceeded::Amount));
+    }
+
+    #[test]
+    fn a_limit_of_nothing_lets_nothing_pass() {
+        for (rule, exceeded) in [
+            (Rule::new(RuleKind::DayMax, 0), Exceeded::Amount),
+            (Rule::new(RuleKind::DayCount, 0), Exceeded::Count),
+            (meal(660, 810, 0), Exceeded::Count),
+        ] {
+            assert_eq!(Usage::default().would_exceed(&rules(&[rule]), &SALE, 1), Some(exceeded));
+        }
+    }
+
+    #[test]
+    fn a_rule_that_stays_keeps_its_counters() {
+        let (day, shop) =
+            (Rule::new(RuleKind::DayMax, 1_000), Rule { category: Some(Category::Shop), ..Rule::new(RuleKind::DayMax, 9) });
+        let (count, lunch) = (Rule::new(RuleKind::DayCount, 5), meal(660, 810, 2));
+        let before = rules(&[day, count, lunch]);
+        let mut usage = Usage::default();
+        usage.add(&before, &SALE, 600, TODAY);
+        usage.add(&before, &Sale { holder: 8, ..SALE }, 50, TODAY);
+        // Other places in the list; the count's limit is another rule's now.
+        let now = rules(&[shop, day, Rule { value: 6, ..count }, lunch]);
+        usage.follow(&before, &now);
+        let used = |holder: u32| {
+            [
+                usage.used(holder, 0, None),
+                usage.used(holder, 1, None),
+                usage.used(holder, 2, None),
+                usage.used(holder, 3, Some(TODAY)),
+            ]
+        };
+        assert_eq!(now.list()[0], day);
+        assert_eq!((used(7), used(8)), ([600, 0, 0, 1], [50, 0, 0, 1]));
+        image(&usage, &now);
+        usage.follow(&now, &Rules::default());
+        assert!(image(&usage, &Rules::default()).is_empty());
+    }
+
+    #[test]
+    fn an_image_holds_only_counters_that_there_can_be() {
+        let rules = rules(&[Rule::new(RuleKind::DayMax, 5), meal(660, 810, 1), Rule::new(RuleKind::PinAbove, 5)]);
+        let row = |holder: u32, rule: u16, day: u16, used: u64| {
+            let mut bytes = Vec::new();
+            Counter { key: Key::new(holder, rule, Date(day)), used }.put(&mut Encoder(&mut bytes));
+            Counter::take(&mut Decoder(&bytes), &rules, 10).is_some()
+        };
+        assert!(row(9, 0, 0, 1) && row(9, 1, TODAY.0, 1));
+        for (holder, rule, day, used) in [(10, 0, 0, 1), (9, 2, 0, 1), (9, 3, 0, 1), (9, 0, 1, 1), (9, 0, 0, 0)] {
+            assert!(!row(holder, rule, day, used), "{holder} {rule} {day} {used}");
+        }
+        let mut usage = Usage::default();
+        let counter = Counter { key: Key::new(1, 0, NO_DAY), used: 1 };
+        assert_eq!((usage.put(counter), usage.put(counter)), (Some(()), None));
+    }
+}
