@@ -307,7 +307,6 @@ impl Rows {
             }
             Command::Cutover(date) => self.action(ledger, decoded, &date.to_string()),
             Command::Imported { file, rows } => self.action(ledger, decoded, &format!("{file}, {rows} rows")),
-            Command::Rules(_) | Command::Pin { .. } => {}
             _ => {}
         }
         for (line, movement) in (1..).zip(outcome.movements.as_slice()) {

@@ -240,9 +240,8 @@ fn may_move(command: &Command<'_>, from: Owner, to: Owner) -> bool {
     let is_purse = |owner| matches!(owner, Owner::Cash(_) | Owner::Subsidy(_));
     let other = |owner: Owner, rest: House| match (command, owner) {
         (_, Owner::House(house)) if house == rest => true,
-        (Command::BillPayment { .. }, Owner::Payee(_)) => true,
-        (Command::Load(_), Owner::House(House::CashDesk)) => true,
-        (Command::Reversal { .. }, Owner::Payee(_) | Owner::House(House::CashDesk)) => true,
+        (Command::BillPayment { .. } | Command::Reversal { .. }, Owner::Payee(_))
+        | (Command::Load(_) | Command::Reversal { .. }, Owner::House(House::CashDesk)) => true,
         (Command::BillPayment { .. } | Command::Load(_), _) => false,
         _ => matches!(owner, Owner::Merchant(_)),
     };

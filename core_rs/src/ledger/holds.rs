@@ -96,7 +96,7 @@ impl Holds {
         let hold = Hold { holder: row.u32()?, card: row.u32()?, terminal: row.u32()?, amount: row.u64()?, timestamp: row.u64()? };
         let in_order = self.open.last_key_value().is_none_or(|(&last, _)| last < position);
         let named = (hold.holder as usize) < holders && (hold.card as usize) < cards && (hold.terminal as usize) < terminals;
-        let amount = hold.amount > 0 && hold.amount <= u64::from(u32::MAX);
+        let amount = (1..=u64::from(u32::MAX)).contains(&hold.amount);
         (in_order && named && amount).then(|| self.add(position, hold))
     }
 }

@@ -55,6 +55,7 @@ impl Loans {
     }
 
     /// All of them, by the item's number.
+    #[must_use]
     pub fn rows(&self) -> impl ExactSizeIterator<Item = (&str, &Loan)> {
         self.0.iter().map(|(item, loan)| (&**item, loan))
     }
