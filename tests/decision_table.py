@@ -73,6 +73,9 @@ VERBS: Final[dict[str, tuple[Maker, str, str]]] = {
 }
 """How a verb's message is made, from what, and at which till where none is named; a reversal's is its original's."""
 
+HOLDER: Final[dict[str, Any]] = {"cash": 1000, "subsidy": 500}
+"""What a card's holder has where a row says nothing else."""
+
 UNKNOWN_CARD: Final = "6239999999999999"
 ANOTHER_CARD: Final = "6238888888888888"
 """Neither is ever entered."""
@@ -132,6 +135,12 @@ def reply_to(request: Fields, code: str) -> Fields:
     return {**echoed, "t": f"{int(request['t']) + 10:04}", "15": BUSINESS_DATE, "39": code}
 
 
+def balances(cash: int, subsidy: int) -> str:
+    """DE54."""
+    told = (("10", cash), ("20", subsidy))
+    return "".join(f"{purse}02156{'D' if amount < 0 else 'C'}{abs(amount):012}" for purse, amount in told)
+
+
 def is_inquiry(request: Fields) -> bool:
     """Answered afresh each time, and never remembered."""
     return (request["t"][:3], request.get("3", "")[:2]) in {("010", "31"), ("010", "90")} or request.get("91") == "5"
@@ -140,7 +149,7 @@ def is_inquiry(request: Fields) -> bool:
 def tells_balances(request: Fields) -> bool:
     """Approved, it has DE54."""
     money = request["t"][:2] in {"01", "02"} and request["t"][:3] != "012" and request["3"][:2] in MONEY_CODES
-    return (money or request["t"][:2] == "04") and "2" in request
+    return (money or request["t"][:2] == "04") and request.get("2", UNKNOWN_CARD) != UNKNOWN_CARD
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,8 @@ class Parties:
     """What every row on one switch may use."""
 
     tills: dict[str, Device] = field(default_factory=dict)
+    cards: dict[str, list[str]] = field(default_factory=dict)
+    """Not used yet, by what their holders have and are."""
 
 
 _parties: WeakKeyDictionary[Switch, Parties] = WeakKeyDictionary()
@@ -190,26 +201,29 @@ class Scene:
     def __init__(self, switch: Switch, connection: Connection) -> None:
         self.switch = switch
         self.connection = connection
-        self.holder: dict[str, Any] = {"cash": 1000, "subsidy": 500}
+        self.holder = HOLDER
         self.card = ""
         self.other = ""
         """Another holder's, who has the same."""
         self.messages: list[tuple[str, Fields, Answer | None]] = []
         """Each with the till that it belongs to."""
-        self._tills = _parties.setdefault(switch, Parties()).tills
+        self._parties = _parties.setdefault(switch, Parties())
 
     async def till(self, name: str) -> Device:
         """A terminal that is signed on: to all rows of its switch the same one."""
-        if name not in self._tills:
+        if name not in self._parties.tills:
             kind, merchant, zone = TILLS[name]
-            self._tills[name] = await self.switch.device(kind=kind, merchant=merchant, zone=zone)
-            await self._tills[name].sign_on(self.connection)
-        return self._tills[name]
+            self._parties.tills[name] = await self.switch.device(kind=kind, merchant=merchant, zone=zone)
+            await self._parties.tills[name].sign_on(self.connection)
+        return self._parties.tills[name]
 
     async def parties(self) -> None:
         """Enter the cards, once what their holders have is told."""
         if not self.card:
-            self.card, self.other = await self.switch.cards(2, **self.holder)
+            unused = self._parties.cards.setdefault(str(self.holder), [])
+            if not unused:
+                unused += await self.switch.cards(40 if self.holder == HOLDER else 2, **self.holder)
+            self.card, self.other = unused.pop(), unused.pop()
 
     # Steps.
 
@@ -217,9 +231,9 @@ class Scene:
         """All of these steps, each answered as it says."""
         for step in steps(text):
             if step.verb in {"cash", "subsidy"}:
-                self.holder[step.verb] = int(step.arguments[0])
+                self.holder = {**self.holder, step.verb: int(step.arguments[0])}
             elif step.verb == "class":
-                self.holder["card_class"] = step.arguments[0]
+                self.holder = {**self.holder, "card_class": step.arguments[0]}
             elif step.verb == "card":
                 await self.parties()
                 await self.change_card(step.arguments[0])
@@ -297,12 +311,19 @@ class Scene:
 
     # What holds of every decision.
 
-    async def books(self, device: Device) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        """The journal's position, the card and the terminal's merchant as they are now."""
-        card, merchant = await self.switch.show("card", self.card), await self.switch.show("merchant", device.merchant_id)
-        position: int = max(card.pop("position"), merchant.pop("position"))
-        del card["last_activity"]
-        return position, card, merchant
+    async def earned(self, device: Device) -> int:
+        """What the terminal's merchant has."""
+        balance: int = (await self.switch.show("merchant", device.merchant_id))["balance"]
+        return balance
+
+    async def card_shown(self) -> dict[str, Any]:
+        """All that is known of the card; that it was shown somewhere is no change."""
+        return {**await self.switch.show("card", self.card), "position": None, "last_activity": None}
+
+    async def record(self) -> int:
+        """The position of a record more: a purchase of nothing, declined."""
+        device = await self.till("shop")
+        return int((await device.ask(self.connection, device.purchase(self.other, 0))).fields["37"])
 
     async def purses(self) -> tuple[int, int]:
         """What is available, by a balance inquiry."""
@@ -317,37 +338,37 @@ class Scene:
         (step,) = steps(row.asked)
         name, request = await self.message(step)
         device = await self.till(name)
-        before, purses = await self.books(device), await self.purses()
+        purses = await self.purses()
+        approved = row.code == "00"
+        shown, earned = ({}, await self.earned(device)) if approved else (await self.card_shown(), 0)
+        position = await self.record()
+
         answer = await device.ask(self.connection, request)
         self.messages[-1] = (name, request, answer)
         assert answer.code == row.code, answer.fields
-        after = await self.books(device)
-
-        cash, subsidy, earned = row.left or (*purses, 0)
-        assert await self.purses() == (cash, subsidy)
-        assert after[2]["balance"] - before[2]["balance"] == earned
-        if row.code != "00":
-            assert after[1:] == before[1:], "a decline changes nothing"
+        left, gain = (row.left[:2], row.left[2]) if row.left else (purses, 0)
+        assert await self.purses() == left
+        if approved:
+            assert await self.earned(device) - earned == gain
+        else:
+            assert await self.card_shown() == shown, "a decline changes nothing"
 
         expected = reply_to(request, row.code)
         if row.private is not None:
             expected["48"] = row.private
-        if row.code == "00" and tells_balances(request):
-            told = "".join(
-                f"{purse}02156{'D' if amount < 0 else 'C'}{abs(amount):012}" for purse, amount in (("10", cash), ("20", subsidy))
-            )
-            expected["54"] = told
+        if approved and tells_balances(request):
+            expected["54"] = balances(*left)
         remembered = row.remembered and not is_inquiry(request)
         if remembered:
-            number = f"{before[0] + 1:012}"
-            expected["37"] = number
-            if row.code == "00" and request["t"][:2] in {"01", "02", "04"}:
-                expected["38"] = number[6:]
+            position += 1
+            expected["37"] = f"{position:012}"
+            if approved and request["t"][:2] in {"01", "02", "04"}:
+                expected["38"] = f"{position:012}"[6:]
         assert answer.fields == expected
-        assert after[0] == before[0] + remembered, "one record, or none"
         if remembered:
             await self.again(device, request, answer)
-            assert await self.books(device) == after, "nothing of this changes anything"
+            assert await self.purses() == left, "nothing of this changes anything"
+        assert await self.record() == position + 1, "one record, or none"
         await self.do(row.then)
         return answer
 

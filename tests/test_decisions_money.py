@@ -457,6 +457,7 @@ REVERSAL = [
         purchase 850, refund #1 300 | reverse #2 | 00 | 650 0 300 | refund #1 850
         purchase 850, refund #1 300 2=card | reverse-by-stan #2 | 00 | 650 0 300
         purchase 850, refund #1 300, reverse #2 | reverse #2 | 00 | 650 0 0
+        purchase 850, refund #1 300, reverse #1 | reverse #2 | 00 | 1000 500 0 | refund #1 1 !12
         purchase 850, refund #1 850 | reverse #2 | 00 | 650 0 850
         purchase 850, refund #1 850, purchase 300 3=002000 | reverse #2 | 00 | 350 0 850
         purchase 850, refund #1 850, purchase 500 3=002000 | reverse #2 | 00 | 150 0 850
@@ -494,7 +495,7 @@ REVERSAL = [
         purchase 850, prepare void #1 | reverse #2 | 00 | 650 0 0 | send #2 !12, void #1
         prepare enter | reverse #1 | 00 | 1000 500 0 | send #1 !12
         prepare borrow BOOK | reverse #1 | 00 | 1000 500 0 | send #1 !12, borrow BOOK
-        prepare purchase 850 | reverse #1 2=unknown | 00 | 1000 500 0 | send #1 !12
+        prepare purchase 850 2=unknown | reverse #1 | 00 | 1000 500 0 | send #1 !12
 
         purchase 850 | reverse #1 @pos2 | 00 | 650 0 0 | void #1
         purchase 850 | reverse #1 49=840 | 30
