@@ -322,6 +322,7 @@ class Scene:
 
     async def record(self) -> int:
         """The position of a record more: a purchase of nothing, declined."""
+        await self.parties()
         device = await self.till("shop")
         return int((await device.ask(self.connection, device.purchase(self.other, 0))).fields["37"])
 
