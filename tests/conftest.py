@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from switch.postgres import EmbeddedPostgres
+from tests.clock import Clock
 from tests.decision_table import Scene
 from tests.switch_process import MERCHANTS, Connection, Switch
 
@@ -125,6 +126,12 @@ async def connection(switch: Switch) -> AsyncIterator[Connection]:
     """A terminals' connection to the switch of the session."""
     async with switch.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Of the processes that the test starts."""
+    return Clock(tmp_path, monkeypatch)
 
 
 @pytest.fixture

@@ -164,9 +164,9 @@ class Step:
     code: str
 
     @classmethod
-    def read(cls, text: str) -> "Step":
+    def read(cls, text: str, till: str = "") -> "Step":
         verb, *words = text.split()
-        till, code, arguments, changes = "", "00", [], {}
+        code, arguments, changes = "00", [], {}
         for word in words:
             if word[0] == "@":
                 till = word[1:]
@@ -179,8 +179,8 @@ class Step:
         return cls(verb, arguments, till, changes, code)
 
 
-def steps(text: str) -> Iterator[Step]:
-    return (Step.read(part) for part in text.split(",") if part.strip())
+def steps(text: str, till: str = "") -> Iterator[Step]:
+    return (Step.read(part, till) for part in text.split(",") if part.strip())
 
 
 @dataclass
@@ -198,7 +198,8 @@ _parties: WeakKeyDictionary[Switch, Parties] = WeakKeyDictionary()
 class Scene:
     """One row's card, and the tills of its switch over one connection."""
 
-    def __init__(self, switch: Switch, connection: Connection) -> None:
+    def __init__(self, switch: Switch, connection: Connection, *, shares_tills: bool = True) -> None:
+        """Without `shares_tills` nobody else has a part in what its terminals remember."""
         self.switch = switch
         self.connection = connection
         self.holder = HOLDER
@@ -207,29 +208,31 @@ class Scene:
         """Another holder's, who has the same."""
         self.messages: list[tuple[str, Fields, Answer | None]] = []
         """Each with the till that it belongs to."""
-        self._parties = _parties.setdefault(switch, Parties())
+        parties = _parties.setdefault(switch, Parties())
+        self._cards = parties.cards
+        self._tills: dict[str, Device] = parties.tills if shares_tills else {}
 
     async def till(self, name: str) -> Device:
         """A terminal that is signed on: to all rows of its switch the same one."""
-        if name not in self._parties.tills:
+        if name not in self._tills:
             kind, merchant, zone = TILLS[name]
-            self._parties.tills[name] = await self.switch.device(kind=kind, merchant=merchant, zone=zone)
-            await self._parties.tills[name].sign_on(self.connection)
-        return self._parties.tills[name]
+            self._tills[name] = await self.switch.device(kind=kind, merchant=merchant, zone=zone)
+            await self._tills[name].sign_on(self.connection)
+        return self._tills[name]
 
     async def parties(self) -> None:
         """Enter the cards, once what their holders have is told."""
         if not self.card:
-            unused = self._parties.cards.setdefault(str(self.holder), [])
+            unused = self._cards.setdefault(str(self.holder), [])
             if not unused:
                 unused += await self.switch.cards(40 if self.holder == HOLDER else 2, **self.holder)
             self.card, self.other = unused.pop(), unused.pop()
 
     # Steps.
 
-    async def do(self, text: str) -> None:
-        """All of these steps, each answered as it says."""
-        for step in steps(text):
+    async def do(self, text: str, till: str = "") -> None:
+        """All of these steps, each answered as it says, at this till where they name none."""
+        for step in steps(text, till):
             if step.verb in {"cash", "subsidy"}:
                 self.holder = {**self.holder, step.verb: int(step.arguments[0])}
             elif step.verb == "class":
