@@ -13,9 +13,7 @@
 //! | `pins` | rows of PINs |
 
 mod parties;
-#[allow(dead_code)]
 mod pins;
-#[allow(dead_code)]
 mod policy;
 
 use std::collections::HashMap;
@@ -28,6 +26,7 @@ use crate::authorizer::{Authorizer, Log};
 use crate::calendar::{Date, Timestamp};
 use crate::card_number::CardNumber;
 use crate::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalId, TerminalKind, Zone};
+use crate::ledger::rules::Rules;
 use crate::ledger::{Command, Label};
 use crate::limits::{IMPORT_BYTES_MAX, POSITION_MAX};
 
@@ -97,6 +96,8 @@ enum Row {
     Merchant { id: MerchantId, name: String, category: Category, fee_bp: u16 },
     Terminal { id: TerminalId, merchant: u32, kind: TerminalKind, zone: Zone, wrapped_key: [u8; 24] },
     Card { number: CardNumber, holder: HolderId, class: CardClass, status: CardStatus, expires: Date, opening: [i64; 2] },
+    Rules(Box<Rules>),
+    Pin { number: CardNumber, verification: [u8; 16] },
 }
 
 impl Row {
@@ -107,6 +108,8 @@ impl Row {
             Self::Card { number, holder, class, status, expires, opening } => {
                 Command::Card { number, holder, class, status, expires, opening }
             }
+            Self::Rules(ref rules) => Command::Rules(rules.clone()),
+            Self::Pin { number, verification } => Command::Pin { number, verification },
         }
     }
 }
@@ -154,7 +157,8 @@ pub fn import<L: Log>(authorizer: &mut Authorizer<L>, now: Timestamp, file: &str
     let mut table = File::open(file, content)?;
     let plan = match table.kind {
         Kind::Merchants | Kind::Terminals | Kind::Cards => parties::plan(&mut table, authorizer),
-        Kind::Policy | Kind::Pins => Err(format!("{file}: files of this kind are not taken yet")),
+        Kind::Policy => policy::plan(&mut table, authorizer.ledger().rules()),
+        Kind::Pins => pins::plan(&mut table, authorizer),
     }?;
     if authorizer.ledger().position() + plan.rows.len() as u64 + 1 > POSITION_MAX {
         return Err(format!("{file}: there are no transaction numbers left for it"));

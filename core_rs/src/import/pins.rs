@@ -1,21 +1,27 @@
 //! PINs of cards. No message repeats one: errors end in logs.
 
-use super::{Fields, File, Once, Wrong};
+use super::{Change, Fields, File, Once, Plan, Row, Wrong};
 use crate::authorizer::{Authorizer, Log};
 use crate::card_number::CardNumber;
 use crate::pin::{PIN_DIGITS_MAX, PIN_DIGITS_MIN, Pin};
 
-/// The cards in a file, each with what is kept of its PIN.
-pub(super) fn read<L: Log>(file: &mut File<'_>, authorizer: &Authorizer<L>) -> Result<Vec<(CardNumber, [u8; 16])>, String> {
-    let cards = &authorizer.ledger().registry().cards;
+/// What a file of PINs is to do. The PIN that a card has is set again where wrong ones were tried: it forgets them.
+pub(super) fn plan<L: Log>(file: &mut File<'_>, authorizer: &Authorizer<L>) -> Result<Plan, String> {
+    let ledger = authorizer.ledger();
     let mut once = Once::default();
-    let mut rows = Vec::new();
+    let mut plan = Plan::default();
     while let Some((line, fields)) = file.next()? {
-        let row = pin(line, fields, &mut once, |number| cards.find(&number).is_some());
+        let row = pin(line, fields, &mut once, |number| ledger.registry().cards.find(&number).is_some());
         let (number, pin) = row.map_err(|wrong| file.wrong(line, wrong))?;
-        rows.push((number, authorizer.keys().pin_verification().value(number, &pin)));
+        let key = authorizer.keys().pin_verification();
+        let change = match ledger.pin_verification(&number) {
+            None => Change::Added,
+            Some(kept) if key.is_right(number, &pin, &kept) && ledger.pin_tries(&number) == 0 => Change::None,
+            Some(_) => Change::Changed,
+        };
+        plan.take(Row::Pin { number, verification: key.value(number, &pin) }, change);
     }
-    Ok(rows)
+    Ok(plan)
 }
 
 fn pin(line: u64, fields: Fields<'_>, once: &mut Once, is_known: impl Fn(CardNumber) -> bool) -> Result<(CardNumber, Pin), Wrong> {

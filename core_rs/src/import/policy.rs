@@ -1,20 +1,30 @@
 //! The policy's rules. A file states all of them: what is in force and not in the file ends.
 
-use super::{Change, Fields, File, Plan, Wrong};
+use super::{Change, Fields, File, Plan, Row, Wrong};
 use crate::ledger::registry::{CardClass, Category};
 use crate::ledger::rule::{ALL_DAYS, Rule, RuleField, RuleKind, Window};
 use crate::ledger::rules::{Rules, RulesFault};
 use crate::limits::RULES_MAX;
 
-/// The rules in a file, and its rows counted against those in force.
-pub(super) fn read(file: &mut File<'_>, in_force: &Rules) -> Result<(Rules, Plan), String> {
+/// What a file of rules is to do, where these are in force: all of its rows are one command.
+pub(super) fn plan(file: &mut File<'_>, in_force: &Rules) -> Result<Plan, String> {
+    let rules = read(file)?;
+    let mut plan = compare(&rules, in_force);
+    if rules != *in_force {
+        plan.rows.push(Row::Rules(Box::new(rules)));
+    }
+    Ok(plan)
+}
+
+/// The rules in a file.
+fn read(file: &mut File<'_>) -> Result<Rules, String> {
     let (mut list, mut lines) = (Vec::new(), Vec::new());
     while let Some((line, fields)) = file.next()? {
         let row = rule(fields);
         list.push(row.map_err(|wrong| file.wrong(line, wrong))?);
         lines.push(line);
     }
-    let rules = Rules::new(list).map_err(|fault| match fault {
+    Rules::new(list).map_err(|fault| match fault {
         RulesFault::TooMany => format!("{}: {} rules are more than a policy may have ({RULES_MAX})", file.name, lines.len()),
         RulesFault::Again { rule, before } => {
             let before = lines[before];
@@ -22,9 +32,7 @@ pub(super) fn read(file: &mut File<'_>, in_force: &Rules) -> Result<(Rules, Plan
             file.wrong(lines[rule], (RuleField::Rule as usize, reason))
         }
         RulesFault::Wrong { rule, field, reason } => file.wrong(lines[rule], (field as usize, reason)),
-    })?;
-    let plan = compare(&rules, in_force);
-    Ok((rules, plan))
+    })
 }
 
 /// What is new, other and gone; rules of the same key are the same rule.
@@ -168,9 +176,9 @@ mod tests {
     use super::super::Kind;
     use super::*;
 
-    fn policy(rows: &str) -> Result<(Rules, Plan), String> {
+    fn policy(rows: &str) -> Result<Rules, String> {
         let content = format!("{}\n{rows}\n", Kind::Policy.header().join(","));
-        read(&mut File::open("policy.csv", content.as_bytes()).unwrap(), &Rules::default())
+        read(&mut File::open("policy.csv", content.as_bytes()).unwrap())
     }
 
     #[test]
@@ -200,13 +208,12 @@ mod tests {
         let mut rows = 0;
         for row in TABLE.lines().map(str::trim).filter(|row| !row.is_empty()) {
             let (text, expected) = row.split_once('|').unwrap();
-            let (rules, plan) = policy(text.trim()).unwrap_or_else(|error| panic!("{row}: {error}"));
+            let rules = policy(text.trim()).unwrap_or_else(|error| panic!("{row}: {error}"));
             assert_eq!(rules.list()[0].fields().join(","), expected.trim());
-            assert_eq!((plan.added, plan.changed, plan.unchanged, plan.removed, plan.rows.len()), (1, 0, 0, 0, 0));
             rows += 1;
         }
         assert_eq!(rows, 19);
-        assert_eq!(policy("").map(|(rules, _)| rules), Ok(Rules::default()));
+        assert_eq!(policy(""), Ok(Rules::default()));
     }
 
     #[test]
@@ -270,7 +277,7 @@ mod tests {
         let mut rows = 0;
         for row in TABLE.lines().map(str::trim).filter(|row| !row.is_empty()) {
             let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            let error = policy(&format!("day_max,*,*,,,,,5\n{}", cells[0])).map(drop).unwrap_err();
+            let error = policy(&format!("day_max,*,*,,,,,5\n{}", cells[0])).unwrap_err();
             let expected = format!("policy.csv line 3, field {}: ", cells[1]);
             assert!(error.starts_with(&expected) && error.contains(cells[2]), "{row}\n{error}");
             rows += 1;
@@ -281,7 +288,7 @@ mod tests {
     #[test]
     fn rules_said_again_are_named_by_their_lines() {
         let again = |rows: &str, line: u64, before: u64| {
-            let error = policy(rows).map(drop).unwrap_err();
+            let error = policy(rows).unwrap_err();
             let expected = format!("policy.csv line {line}, field rule: line {before} has this rule already");
             assert!(error.starts_with(&expected), "{rows}\n{error}");
         };
@@ -292,21 +299,21 @@ mod tests {
             let rows = (0..count).map(|minute| format!("refuse,*,*,,,{:02}:{:02},00:00,", minute / 60, minute % 60));
             rows.collect::<Vec<_>>().join("\n")
         };
-        assert_eq!(policy(&many(1_000)).unwrap().0.list().len(), 1_000);
-        let error = policy(&many(1_001)).map(drop).unwrap_err();
+        assert_eq!(policy(&many(1_000)).unwrap().list().len(), 1_000);
+        let error = policy(&many(1_001)).unwrap_err();
         assert_eq!(error, "policy.csv: 1001 rules are more than a policy may have (1000)");
     }
 
     #[test]
     fn rows_are_counted_against_the_rules_in_force() {
-        let (in_force, _) = policy("day_max,*,*,,,,,5\nday_max,*,shop,,,,,6\nmeal,*,*,,,,,1\nrefuse,*,bath,,,,,").unwrap();
+        let in_force = policy("day_max,*,*,,,,,5\nday_max,*,shop,,,,,6\nmeal,*,*,,,,,1\nrefuse,*,bath,,,,,").unwrap();
         for (rows, counts) in [
             ("", [0, 0, 0, 4]),
             ("refuse,*,bath,,,,,\nmeal,*,*,,,,,1\nday_max,*,shop,,,,,6\nday_max,*,*,,,,,5", [0, 0, 4, 0]),
             ("day_max,*,*,,,,,4\nmeal,*,*,,,,,1", [0, 1, 1, 2]),
             ("day_max,student,*,,,,,4\nmeal,*,*,,1,,,1", [2, 0, 0, 4]),
         ] {
-            let plan = compare(&policy(rows).unwrap().0, &in_force);
+            let plan = compare(&policy(rows).unwrap(), &in_force);
             assert_eq!([plan.added, plan.changed, plan.unchanged, plan.removed], counts, "{rows}");
         }
     }
@@ -315,7 +322,7 @@ mod tests {
         #[test]
         fn days_and_minutes_come_back_as_they_are_written(days in 1..=ALL_DAYS, from in 0..1_440_u16, to in 0..1_440_u16) {
             let rule = Rule { window: Window { days, from, to }, ..Rule::new(RuleKind::Refuse, 0) };
-            let read = policy(&rule.fields().join(",")).unwrap().0;
+            let read = policy(&rule.fields().join(",")).unwrap();
             prop_assert_eq!(read.list(), &[rule]);
         }
 
