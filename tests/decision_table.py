@@ -6,8 +6,9 @@ where it is not the verb's own, `37=...` for an element that is another (`-`: it
     purchase 850 | void #1 2=card | 00 | 1000 500 -850
 
 `#1` is the first message of the row. `cash`, `subsidy` and `class` say what the card's holder has and is; `card lost` changes the card
-afterwards; `prepare` makes a message that is sent later, or never. The last column of money is what is available in both purses, and
-what the merchant of the till has got by what was asked; it is empty where nothing changes. Under `then` stand further steps.
+afterwards and `pin 1234` its PIN, which `48=pin:1234` sends; `prepare` makes a message that is sent later, or never. The last column of
+money is what is available in both purses, and what the merchant of the till has got by what was asked; it is empty where nothing
+changes. Under `then` stand further steps.
 
 Always true here, of whatever is asked in a row:
 
@@ -82,6 +83,9 @@ HOLDER: Final[dict[str, Any]] = {"cash": 1000, "subsidy": 500}
 UNKNOWN_CARD: Final = "6239999999999999"
 ANOTHER_CARD: Final = "6238888888888888"
 """Neither is ever entered."""
+
+BILL: Final = "3002013109ROOM 4711"
+"""DE48 of a bill, before whatever more is in it."""
 
 ECHOED: Final = ("2", "3", "4", "11", "12", "13", "24", "41", "42", "49", "60", "70")
 NOT_REMEMBERED: Final = frozenset({"30", "58", "63", "91", "96"})
@@ -243,6 +247,9 @@ class Scene:
             elif step.verb == "card":
                 await self.parties()
                 await self.change_card(step.arguments[0])
+            elif step.verb == "pin":
+                await self.parties()
+                await self.switch.set_pins({self.card: step.arguments[0]})
             elif step.verb == "prepare":
                 await self.message(Step(step.arguments[0], step.arguments[1:], step.till, step.changes, ""))
             else:
@@ -281,7 +288,7 @@ class Scene:
     async def message(self, step: Step) -> tuple[str, Fields]:
         """The step's message, with its till; it is the row's next one."""
         await self.parties()
-        changes = {element: self._value(element, text) for element, text in step.changes.items()}
+        changes = {element: self._value(element, text) for element, text in step.changes.items() if text[:4] != "pin:"}
         if step.verb == "send":
             till, sent, _ = self._referred(step.arguments[0])
             request = {element: text for element, text in {**sent, **changes}.items() if text is not None}
@@ -289,6 +296,9 @@ class Scene:
             make, parts, usual = VERBS[step.verb]
             till = step.till or usual or self._referred(step.arguments[0])[0]
             device = await self.till(till)
+            if "48" in step.changes and "48" not in changes:
+                private = BILL if step.verb == "bill" else ""
+                changes["48"] = private + device.pin(self.card, step.changes["48"].removeprefix("pin:"))
             named = {f"de{element}": value for element, value in changes.items()}
             request = make(device, *self._arguments(parts.split(), step.arguments), **named)
         self.messages.append((till, request, None))
