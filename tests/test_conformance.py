@@ -11,7 +11,7 @@ import pytest
 
 from switch.dialect import encode, sub_elements
 from tests.decision_table import TILLS, Row, Scene, Step, decisions, steps, table
-from tests.switch_process import Answer, Connection, Switch, today
+from tests.switch_process import CANTEEN, SHOP, TERMINALS_HEADER, Answer, Connection, Switch, today
 
 BUSINESS_DATE = f"{today():%m%d}"
 
@@ -254,6 +254,41 @@ RULES = [
 @decisions(RULES)
 async def test_a_rule_beneath_the_table(scene: Scene, row: Row) -> None:
     await scene.decide(row)
+
+
+async def test_messages_of_one_class_share_their_identities(scene: Scene) -> None:
+    """01xx and 02xx are one class, reversals another, each other family its own."""
+    pos, counter = await scene.till("pos"), await scene.till("counter")
+    await scene.do("purchase 100")
+    stan = scene.messages[0][1]["11"]
+    assert (await pos.ask(scene.connection, pos.offline_sale(scene.card, 200, de11=stan))).code == "94"
+    assert (await pos.ask(scene.connection, pos.reversal(pos.purchase(scene.card, 9), de11=stan))).code == "00"
+    water = await scene.till("water")
+    await scene.do("hold 100")
+    stan = scene.messages[1][1]["11"]
+    assert (await water.ask(scene.connection, water.purchase(scene.card, 100, de11=stan))).code == "94"
+    assert (await water.ask(scene.connection, water.purchase(scene.card, 100, de11=stan, de49=None, t="0220"))).code == "30"
+    assert (await counter.ask(scene.connection, counter.load(scene.card, 100, de11="700001"))).code == "00"
+    assert (await counter.ask(scene.connection, counter.bill(scene.card, 100, de11="700001"))).code == "94"
+    assert (await counter.ask(scene.connection, counter.loss(scene.other, de11="700001"))).code == "00"
+    assert (await counter.ask(scene.connection, counter.found(scene.other, de11="700001"))).code == "00", "of the same content: stored"
+    assert (await counter.ask(scene.connection, counter.found(scene.card, de11="700001"))).code == "94"
+    assert (await scene.switch.show("card", scene.other))["status"] == "lost"
+
+
+async def test_a_terminal_of_another_merchant_by_now(switch: Switch, connection: Connection) -> None:
+    """What it did before is its former merchant's."""
+    scene = Scene(switch, connection, shares_tills=False)
+    await scene.do("purchase 100, purchase 200, purchase 300, purchase 5 2=other, purchase 6 2=other")
+    device = await scene.till("pos")
+    before = [(await switch.show("merchant", merchant))["balance"] for merchant in (CANTEEN, SHOP)]
+    row = f"{device.terminal_id},{SHOP},pos,,{device.master_key.hex()}"
+    await switch.enter(f"{TERMINALS_HEADER}\n{row}\n")
+    await scene.do(f"void #1 !58, void #1 42=- !25, refund #2 1 42=- !25, purchase 7 2=other !58, purchase 7 2=other 42={SHOP}")
+    await scene.do(f"reverse #1, reverse #2 42=-, reverse #3 42={SHOP}, reverse #4 42=M3 !58")
+    assert await switch.purses(scene.card) == (1000, 500)
+    after = [(await switch.show("merchant", merchant))["balance"] for merchant in (CANTEEN, SHOP)]
+    assert after == [before[0] - 600, before[1] + 7]
 
 
 # --- the order of the response codes ---

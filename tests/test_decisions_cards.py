@@ -2,11 +2,14 @@
 
 import itertools
 import secrets
+from collections.abc import Callable
 
 import pytest
 
+from switch.dialect import write_sub_elements
 from tests.decision_table import Row, Scene, decisions, reply_to, table
-from tests.switch_process import Answer, Connection, Device, Switch
+from tests.messages import pin_block
+from tests.switch_process import MERCHANTS, PINS_HEADER, Answer, Connection, Device, Switch, in_thread
 
 # --- lost and found ---
 
@@ -277,3 +280,184 @@ async def test_a_reading_is_answered_afresh_and_leaves_no_trace(switch: Switch, 
     assert await scene.record() == position + 1
     card = await switch.card(status="lost")
     assert piece(await reader.device.ask(scene.connection, {**request, "t": "0301"}))[2] == [f"+{card}"]
+
+
+# --- PINs ---
+
+PIN_ABOVE = "pin_above,*,*,,,,,300"
+
+WRONG = "purchase 301 48=pin:1111 !55"
+RIGHT = "purchase 1501 48=pin:1234 !51"
+"""It is told by what is looked at later."""
+NO_PIN = "52320123456789ABCDEF0123456789ABCDEF"
+THRICE = f"pin 1234, {WRONG}, {WRONG}, {WRONG}"
+
+PIN = table(
+    f"""
+    pin 1234 | purchase 300 | 00 | 1000 200 300
+    pin 1234 | purchase 301 48=pin:1234 | 00 | 1000 199 301
+    pin 1234 | bill 301 48=pin:1234 | 00 | 699 500 0
+    pin 1234 | hold 301 48=pin:1234 | 00 | 699 500 0
+    pin 0000 | purchase 301 48=pin:0000 | 00 | 1000 199 301
+    pin 123456789012 | purchase 301 48=pin:123456789012 | 00 | 1000 199 301
+    pin 1234, pin 4321 | purchase 301 48=pin:4321 | 00 | 1000 199 301
+    pin 1234, pin 4321 | purchase 301 48=pin:1234 | 55
+    pin 1234 | purchase 301 | 55
+    pin 1234 | bill 301 | 55
+    pin 1234 | hold 301 | 55
+    pin 1234 | purchase 301 @shop | 55
+    | purchase 301 | 55
+    | purchase 301 48=pin:1234 | 55
+    pin 1234 | purchase 301 48=pin:1235 | 55
+    pin 1234 | purchase 301 48=pin:12345 | 55
+    pin 12345 | purchase 301 48=pin:1234 | 55
+    pin 1234 | bill 301 48=pin:4321 | 55
+    pin 1234 | hold 301 48=pin:4321 | 55
+    pin 1234 | purchase 301 2=other 48=pin:1234 | 55
+    pin 1234 | purchase 301 48={NO_PIN} | 55
+    pin 1234 | purchase 301 48=5204ABCD | 30
+    pin 1234 | purchase 301 48=52320123456789ABCDEF0123456789ABCDEG | 30
+
+    pin 1234 | offline 301 | 00 | 1000 199 301
+    pin 1234 | load 301 | 00 | 1301 500 0
+    pin 1234, hold 301 48=pin:1234 | complete #1 301 | 00 | 699 500 301
+    pin 1234, purchase 301 48=pin:1234 | refund #1 301 | 00 | 1000 500 -301
+    pin 1234, purchase 301 48=pin:1234 | void #1 | 00 | 1000 500 -301
+    pin 1234, purchase 301 48=pin:1234 | reverse #1 | 00 | 1000 500 -301
+    pin 1234 | enter | 00
+    pin 1234 | purchase 1501 48=pin:1235 | 55
+    pin 1234 | purchase 1501 48=pin:1234 | 51
+    pin 1234, card lost | purchase 301 48=pin:1235 | 41
+
+    pin 1234, {WRONG}, {WRONG} | purchase 301 48=pin:1234 | 00 | 1000 199 301
+    pin 1234, {WRONG}, bill 302 48=pin:2222 !55, hold 301 48=pin:3333 !55 | purchase 301 48=pin:1234 | 75
+    {THRICE} | bill 301 48=pin:1234 | 75
+    {THRICE} | hold 301 | 75
+    {THRICE} | purchase 1501 48=pin:1111 | 75
+    {THRICE} | purchase 300 | 00 | 1000 200 300
+    {THRICE} | offline 301 | 00 | 1000 199 301
+    """,
+    "left",
+)
+
+TRIES = table(
+    f"""
+    pin 1234, {WRONG} | purchase 301 48=pin:1111 | 55 | {WRONG}, purchase 301 48=pin:1234 !75
+    pin 1234, {WRONG} | purchase 301 48=pin:1111 | 55 | send #1 !55, send #1 t=0201 !55, {RIGHT}
+    pin 1234, {WRONG}, {WRONG} | purchase 301 | 55 | purchase 301 !55, {RIGHT}
+    pin 1234, {WRONG}, {WRONG}, purchase 300 48=pin:1111 | purchase 1501 48=pin:1234 | 51
+    pin 1234, {WRONG}, {WRONG}, card lost, purchase 301 48=pin:1111 !41, card active | enter | 00 | {RIGHT}
+    pin 1234, {WRONG}, {WRONG}, {RIGHT}, {WRONG} | purchase 301 48=pin:1111 | 55 | {RIGHT}
+    {THRICE}, pin 1234 | purchase 1501 48=pin:1234 | 51
+    {THRICE} | purchase 301 | 75 | card lost, purchase 301 !41, card active, purchase 301 48=pin:1234 !75
+    pin 1234, purchase 301 48={NO_PIN} !55, {WRONG} | purchase 301 48=pin:1111 | 55 | purchase 301 48=pin:1234 !75
+    """,
+    "then",
+)
+
+
+@decisions([*PIN, *TRIES])
+async def test_a_pin(ruled: Scene, row: Row) -> None:
+    await ruled.switch.rule(PIN_ABOVE)
+    await ruled.decide(row)
+
+
+MOST_SPECIFIC = {
+    "pin_above,*,*,,,,,300": "pin 1234, purchase 301 !55, purchase 300",
+    "pin_above,*,*,,,,,300\npin_above,*,shop,,,,,400": "pin 1234, purchase 301 !55, purchase 400 @shop, purchase 401 @shop !55",
+    "pin_above,*,*,,,,,300\npin_above,*,shop,,,,,200\npin_above,student,*,,,,,400": "pin 1234, purchase 400 @shop, purchase 401 !55",
+    "pin_above,student,*,,,,,100\npin_above,student,shop,,,,,400": "pin 1234, purchase 400 @shop, purchase 101 !55",
+    "pin_above,teacher,*,,,,,0": "pin 1234, purchase 850",
+    "pin_above,*,*,,,,,0": "pin 1234, purchase 1 !55, purchase 1 48=pin:1234",
+}
+
+
+@pytest.mark.parametrize("policy", MOST_SPECIFIC)
+async def test_the_most_specific_rule_says_from_which_amount_on(ruled: Scene, policy: str) -> None:
+    await ruled.switch.rule(*policy.split("\n"))
+    await ruled.do(MOST_SPECIFIC[policy])
+
+
+@pytest.mark.parametrize(
+    "number", ["7", "1234567", "12345678901", "123456789012", "1234567890123", "1234567890123456789", "0000000000000000001"]
+)
+async def test_a_pin_block_is_for_card_numbers_of_every_length(ruled: Scene, number: str) -> None:
+    await ruled.switch.rule(PIN_ABOVE)
+    await ruled.switch.alter(number)
+    await ruled.switch.set_pins({number: "2580"})
+    device = await ruled.till("pos")
+    for pin, code in (("2581", "55"), ("2580", "00")):
+        answer = await device.ask(ruled.connection, device.purchase(number, 301, de48=device.pin(number, pin)))
+        assert answer.code == code
+
+
+async def test_a_pin_block_is_of_the_session_that_proves_its_message(ruled_switch: Switch) -> None:
+    await ruled_switch.rule(PIN_ABOVE)
+    card, device = await ruled_switch.card(), await ruled_switch.device()
+    await ruled_switch.set_pins({card: "1234"})
+    async with ruled_switch.connect() as connection:
+        await device.sign_on(connection)
+        previous, private = device.key, device.pin(card, "1234")
+        await device.sign_on(connection)
+        # Until the first message under the new one both sessions are good, each with its own keys.
+        assert (await device.ask(connection, device.purchase(card, 301, de48=device.pin(card, "1234")), previous)).code == "55"
+        assert (await device.ask(connection, device.purchase(card, 301, de48=private), previous)).code == "00"
+        assert (await device.ask(connection, device.purchase(card, 301, de48=private))).code == "55"
+        assert (await device.ask(connection, device.purchase(card, 301, de48=device.pin(card, "1234")))).code == "00"
+
+
+@pytest.mark.parametrize("fill", ["0", "F", "B"])
+async def test_a_block_that_is_filled_otherwise_holds_no_pin(ruled: Scene, fill: str) -> None:
+    await ruled.switch.rule(PIN_ABOVE)
+    await ruled.do("pin 1234")
+    device = await ruled.till("pos")
+    private = write_sub_elements({"52": pin_block(device.pin_key, ruled.card, "1234", fill=fill)})
+    assert (await device.ask(ruled.connection, device.purchase(ruled.card, 301, de48=private))).code == "55"
+
+
+async def test_a_pin_block_may_be_in_small_letters_too(ruled: Scene) -> None:
+    await ruled.switch.rule(PIN_ABOVE)
+    await ruled.do("pin 1234")
+    device = await ruled.till("pos")
+    private = device.pin(ruled.card, "1234").lower()
+    assert (await device.ask(ruled.connection, device.purchase(ruled.card, 301, de48=private))).code == "00"
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ("{card},123", "pin"),
+        ("{card},1234567890123", "pin"),
+        ("{card},12a4", "pin"),
+        ("{card},", "pin"),
+        ("6239999999999999,1234", "card_number"),
+    ],
+)
+async def test_a_wrong_pin_file_is_named_without_the_pin_and_changes_nothing(ruled: Scene, row: str, field: str) -> None:
+    await ruled.switch.rule(PIN_ABOVE)
+    await ruled.do("pin 5678")
+    content = f"{PINS_HEADER}\n{ruled.card},8765\n{row.format(card=ruled.other)}\n"
+    response = await ruled.switch.http("POST", "/v1/import", params={"name": "pins.csv"}, content=content.encode())
+    assert response.status_code == 422
+    error = response.json()["error"]
+    assert f"pins.csv line 3, field {field}: " in error
+    assert "8765" not in error
+    assert row.rpartition(",")[2] == "" or row.rpartition(",")[2] not in error
+    await ruled.do("purchase 301 48=pin:8765 !55, purchase 301 48=pin:5678")
+
+
+async def test_how_many_tries_is_configured(make_switch: Callable[..., Switch]) -> None:
+    switch = make_switch(policy_pin_tries_max=1)
+    await in_thread(switch.start)
+    await switch.enter(MERCHANTS)
+    await switch.rule(PIN_ABOVE)
+    async with switch.connect() as connection:
+        scene = Scene(switch, connection)
+        await scene.do("pin 1234, purchase 301 48=pin:1234, purchase 301 48=pin:1111 !55, purchase 301 48=pin:1234 !75")
+    # It is in the journal, as is the PIN, though not as it is.
+    await in_thread(switch.stop)
+    await in_thread(switch.start)
+    async with switch.connect() as connection:
+        again = Scene(switch, connection)
+        again.card = scene.card
+        await again.do("purchase 301 48=pin:1234 !75")
