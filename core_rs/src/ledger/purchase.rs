@@ -194,8 +194,10 @@ impl Ledger {
         }
 
         // The point of no return: everything has been checked, and from here on everything is done.
-        self.note_pin(&ruling, &spending);
-        self.sold(position, request, Deed::Purchase, &spending, paid, outcome);
+        if terms.has_more {
+            self.note_pin(&ruling, &spending);
+        }
+        self.sold(position, request, Deed::Purchase, &spending, (available, paid), outcome);
     }
 
     pub(super) fn offline_sale(&mut self, position: u64, request: &Request, purse: PurseChoice, outcome: &mut Outcome) {
@@ -234,15 +236,23 @@ impl Ledger {
 
         // The point of no return: what was sold is posted.
         outcome.flag = flag;
-        self.sold(position, request, Deed::OfflineSale, &spending, paid, outcome);
+        self.sold(position, request, Deed::OfflineSale, &spending, (available, paid), outcome);
     }
 
-    /// Posts the movements of a sale and remembers it.
+    /// Posts the movements of a sale, of which what was available and what is paid are known, and remembers it.
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "it is the end of the hottest path")]
-    fn sold(&mut self, position: u64, request: &Request, deed: Deed, spending: &Spending, paid: [u64; 2], outcome: &mut Outcome) {
+    fn sold(
+        &mut self,
+        position: u64,
+        request: &Request,
+        deed: Deed,
+        spending: &Spending,
+        (available, paid): ([i64; 2], [u64; 2]),
+        outcome: &mut Outcome,
+    ) {
         self.accounts.post(&outcome.movements);
-        let after = self.available(self.registry.cards[spending.card].purses);
+        let after = [available[0] - paid[0].cast_signed(), available[1] - paid[1].cast_signed()];
         let entry = Remembered {
             cash_after: after[0],
             subsidy_after: after[1],
