@@ -31,6 +31,8 @@ class Core:
         segment_bytes: int,
         amount_max: int,
         identity_days: int,
+        hold_hours: int,
+        pin_tries_max: int,
         mac_failures_max: int,
         connections_max: int,
         accept_date: str | None = None,

@@ -107,6 +107,8 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # The ledger holds a purchase's parts in 32 bits; a higher ceiling would be a mistyped one.
     amount_max: Annotated[int, Meta(ge=1, le=4_294_967_295, description="a whole number of fen from 1 to 4294967295")] = 5_000_000
     identity_days: Annotated[int, Meta(ge=1, le=60, description="a whole number of business days from 1 to 60")] = 8
+    hold_hours: Annotated[int, Meta(ge=1, le=720, description="a whole number of hours from 1 to 720")] = 24
+    pin_tries_max: Annotated[int, Meta(ge=1, le=10, description="a whole number from 1 to 10")] = 3
 
 
 class Journal(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -468,10 +470,14 @@ name = "Campus"
 timezone = ""
 
 [policy]
-# The highest amount of one purchase, in fen.
+# The highest amount of one operation, in fen.
 amount_max = 5000000
 # For so many business days a repeated request gets its first answer again.
 identity_days = 8
+# A hold that nobody completes lapses after so many hours.
+hold_hours = 24
+# So many wrong PINs in a row lock a card's PIN.
+pin_tries_max = 3
 
 [journal]
 folder = "journal"

@@ -407,6 +407,8 @@ def test_the_files_shown_can_be_imported(tmp_path: Path) -> None:
         segment_bytes=segment_bytes,
         amount_max=5_000_000,
         identity_days=8,
+        hold_hours=24,
+        pin_tries_max=3,
         mac_failures_max=5,
         connections_max=1,
     )

@@ -78,7 +78,7 @@ fn with_cards(count: u64) -> (Ledger, Vec<CardNumber>) {
 /// the campus's own; `wave` of them are handed over at a time, and, in turns with these, one.
 pub(crate) fn measure(folder: &Path, purchases: usize, cards: Option<u64>, wave: usize) -> Result<Value, Failure> {
     let settings = Settings {
-        policy: Policy { amount_max: 5_000_000, identity_days: 8 },
+        policy: Policy { amount_max: 5_000_000, identity_days: 8, ..Policy::default() },
         timezone: "UTC".to_owned(),
         key: KeyEncryptionKey::new(&[7; KeyEncryptionKey::BYTES]),
         accept_date: None,

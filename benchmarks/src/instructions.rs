@@ -101,7 +101,7 @@ impl Campus {
         Journal::create_on(&**storage, [1; 16], &OPTIONS)?;
         let journal = Journal::open_driven(storage, &OPTIONS, &mut |_, _| Ok(()))?;
         let settings = Settings {
-            policy: Policy { amount_max: 5_000_000, identity_days: 8 },
+            policy: Policy { amount_max: 5_000_000, identity_days: 8, ..Policy::default() },
             timezone: "UTC".to_owned(),
             key: KeyEncryptionKey::new(&[7; KeyEncryptionKey::BYTES]),
             accept_date: None,

@@ -6,7 +6,7 @@ use switch_core::calendar::{Date, Timestamp};
 use switch_core::card_number::CardNumber;
 use switch_core::ledger::identities::{Content, Echo, Family, Identity};
 use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
-use switch_core::ledger::{Command, Policy, PurseChoice, Request};
+use switch_core::ledger::{Command, Pin, Policy, PurseChoice, Request};
 use switch_core::session::KeySlot;
 
 /// Tills, each of which has STANs for a million purchases a day.
@@ -23,7 +23,7 @@ const PURSE_FEN: i64 = 99_999_999;
 pub(crate) fn parties() -> impl Iterator<Item = Command<'static>> {
     let merchant = MerchantId::new("M1").expect("short");
     let first = [
-        Command::Policy(Policy { amount_max: 5_000_000, identity_days: IDENTITY_DAYS }),
+        Command::Policy(Policy { amount_max: 5_000_000, identity_days: IDENTITY_DAYS, ..Policy::default() }),
         Command::Cutover(TODAY),
         Command::Merchant { id: merchant, name: "Canteen", category: Category::Canteen, fee_bp: 0 },
     ];
@@ -60,5 +60,9 @@ pub(crate) fn purchase(index: u64, date: Date, card: u64, fen: u64) -> Command<'
     let content = Content::new(Some(card_number(card)), Some(0), Some(fen), true);
     let identity = Identity::new(Family::Financial, till, date, stan);
     let echo = Echo::new(120_000, None, Some(1), None, true);
-    Command::Purchase { request: Request { identity, content, echo, slot: KeySlot::Current, mti: 200 }, purse: PurseChoice::Policy }
+    Command::Purchase {
+        request: Request { identity, content, echo, slot: KeySlot::Current, mti: 200 },
+        purse: PurseChoice::Policy,
+        pin: Pin::Absent,
+    }
 }

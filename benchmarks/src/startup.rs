@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 use switch_core::journal::{Journal, Locked, Options};
-use switch_core::ledger::command::encode;
+use switch_core::ledger::record::encode;
 use switch_core::ledger::{Command, Ledger};
 use switch_core::replica::Replica;
 use switch_core::snapshot;

@@ -76,6 +76,13 @@ impl Date {
         EPOCH_DAYS + i64::from(self.0)
     }
 
+    /// The day of the week by ISO 8601: 1 is Monday, 7 Sunday.
+    #[must_use]
+    pub fn weekday(self) -> u8 {
+        // 2000-01-01 was a Saturday.
+        ((u32::from(self.0) + 5) % 7) as u8 + 1
+    }
+
     fn civil(self) -> civil::Date {
         // In range by construction: day 65,535 lies in 2179.
         civil::date(2000, 1, 1).saturating_add(jiff::Span::new().days(i64::from(self.0)))
@@ -163,6 +170,16 @@ mod tests {
             assert_eq!(Date::parse(text), None, "{text}");
         }
         assert_eq!(date("2026-11-22").unix_days(), 20_779);
+    }
+
+    #[test]
+    fn days_of_the_week_are_those_of_the_calendar() {
+        for (text, weekday) in [("2000-01-01", 6), ("2000-01-02", 7), ("2000-01-03", 1), ("2026-11-22", 7), ("2100-03-01", 1)] {
+            assert_eq!(date(text).weekday(), weekday, "{text}");
+        }
+        for day in (0..=u16::MAX).step_by(97) {
+            assert_eq!(i8::try_from(Date(day).weekday()), Ok(Date(day).civil().weekday().to_monday_one_offset()), "{}", Date(day));
+        }
     }
 
     #[test]

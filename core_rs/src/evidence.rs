@@ -21,9 +21,9 @@ use crate::calendar::{CampusCalendar, Date, Timestamp};
 use crate::card_number::CardNumber;
 use crate::journal::{DurableMark, FolderStorage, RECORD_OVERHEAD_BYTES, Reader, Records, Storage};
 use crate::ledger::accounts::AccountId;
-use crate::ledger::command::{Decoded, decode};
+use crate::ledger::record::{Decoded, decode};
 use crate::ledger::registry::TerminalId;
-use crate::ledger::{Command, Ledger, Outcome, PurseChoice, Request};
+use crate::ledger::{Command, Ledger, Outcome, Pin, PurseChoice, Request, Response, batches};
 use crate::session::KeySlot;
 use crate::snapshot;
 
@@ -333,7 +333,12 @@ impl Evidence {
 /// What the record's bytes say, in words.
 fn said(decoded: &Decoded<'_>, outcome: &Outcome, calendar: &CampusCalendar) -> Value {
     let mut said = match &decoded.command {
-        Command::Policy(policy) => json!({ "amount_max": policy.amount_max, "identity_days": policy.identity_days }),
+        Command::Policy(policy) => json!({
+            "amount_max": policy.amount_max,
+            "identity_days": policy.identity_days,
+            "hold_hours": policy.hold_hours,
+            "pin_tries_max": policy.pin_tries_max,
+        }),
         Command::Cutover(date) => json!({ "business_date": date.to_string() }),
         Command::Merchant { id, name, category, fee_bp } => {
             json!({ "merchant": id.as_str(), "name": name, "category": category.name(), "fee_bp": fee_bp })
@@ -352,17 +357,10 @@ fn said(decoded: &Decoded<'_>, outcome: &Outcome, calendar: &CampusCalendar) -> 
             "opening_subsidy": opening[1],
         }),
         Command::Imported { file, rows } => json!({ "file": file, "rows": rows }),
-        Command::SignOn { request, .. } | Command::SignOff(request) | Command::Unknown(request) => said_request(request),
-        Command::Purchase { request, purse } => {
-            let mut said = said_request(request);
-            said["purses"] = match purse {
-                PurseChoice::Policy => "policy",
-                PurseChoice::Cash => "cash",
-                PurseChoice::Subsidy => "subsidy",
-            }
-            .into();
-            said
-        }
+        Command::Rules(rules) => json!({ "rules": rules.list().iter().map(|rule| rule.fields().join(",")).collect::<Vec<_>>() }),
+        // What tells whether a PIN is right is among the bytes, and nothing that is to be read.
+        Command::Pin { number, verification: _ } => json!({ "card": number.digits().as_str() }),
+        Command::Lapse { hold } => json!({ "hold": hold }),
         Command::Reversal { request, original } => {
             let mut said = said_request(request);
             said["undoes"] = json!({
@@ -370,6 +368,7 @@ fn said(decoded: &Decoded<'_>, outcome: &Outcome, calendar: &CampusCalendar) -> 
             });
             said
         }
+        command => said_by_terminal(command),
     };
     said["kind"] = decoded.command.name().into();
     said["at"] = calendar.moment(decoded.timestamp).into();
@@ -379,7 +378,70 @@ fn said(decoded: &Decoded<'_>, outcome: &Outcome, calendar: &CampusCalendar) -> 
     said["cash_after"] = outcome.after.map(|after| after[0]).into();
     said["subsidy_after"] = outcome.after.map(|after| after[1]).into();
     said["original"] = outcome.original.into();
+    said["flag"] = outcome.flag.map(Response::code).into();
+    said["switch_totals"] = outcome.totals.as_deref().map(said_totals).into();
     said
+}
+
+/// What a terminal's message says beside what all of them say.
+fn said_by_terminal(command: &Command<'_>) -> Value {
+    let mut said = said_request(command.request().expect("the others were told of before"));
+    let pin = |pin: &Pin| match pin {
+        Pin::Absent => "absent",
+        Pin::Right => "right",
+        Pin::Wrong => "wrong",
+    };
+    match command {
+        Command::Purchase { purse, pin: given, .. } => {
+            said["purses"] = said_purses(*purse).into();
+            said["pin"] = pin(given).into();
+        }
+        Command::OfflineSale { purse, .. } => said["purses"] = said_purses(*purse).into(),
+        Command::Hold { pin: given, .. } => said["pin"] = pin(given).into(),
+        Command::Completion { original, .. } | Command::Void { original, .. } | Command::Refund { original, .. } => {
+            said["refers_to"] = (*original).into();
+        }
+        Command::BillPayment { payee, reference, pin: given, .. } => {
+            said["payee"] = payee.name().into();
+            said["reference"] = (*reference).into();
+            said["pin"] = pin(given).into();
+        }
+        Command::Identity { item, is_advice, .. } => {
+            said["item"] = (*item).into();
+            said["is_advice"] = (*is_advice).into();
+        }
+        Command::BatchClose { totals, .. } => said["totals"] = said_totals(totals),
+        Command::Event { kind, place, value, .. } => {
+            said["event"] = kind.name().into();
+            said["place"] = (*place).into();
+            said["value"] = (*value).into();
+        }
+        Command::LateAdvice { item, original, .. } => {
+            said["item"] = (*item).into();
+            said["refers_to"] = (*original).into();
+            said["is_put_off"] = true.into();
+        }
+        _ => {}
+    }
+    said
+}
+
+fn said_purses(purse: PurseChoice) -> &'static str {
+    match purse {
+        PurseChoice::Policy => "policy",
+        PurseChoice::Cash => "cash",
+        PurseChoice::Subsidy => "subsidy",
+    }
+}
+
+fn said_totals(totals: &batches::Totals) -> Value {
+    let named = [
+        ("credits", totals.credits),
+        ("credit_reversals", totals.credit_reversals),
+        ("debits", totals.debits),
+        ("debit_reversals", totals.debit_reversals),
+    ];
+    named.into_iter().map(|(name, total)| (name.to_owned(), json!({ "number": total.number, "fen": total.amount }))).collect()
 }
 
 fn said_request(request: &Request) -> Value {

@@ -393,8 +393,12 @@ mod tests {
             let mut ledger = Ledger::new();
             ledger.accounts_mut().tamper(house.account(), 100 - HOUSE_FEN_MAX);
             let key = KeyEncryptionKey::new(&[7; KeyEncryptionKey::BYTES]);
-            let settings =
-                Settings { policy: Policy { amount_max: 1, identity_days: 1 }, timezone: "UTC".to_owned(), key, accept_date: None };
+            let settings = Settings {
+                policy: Policy { amount_max: 1, identity_days: 1, ..Policy::default() },
+                timezone: "UTC".to_owned(),
+                key,
+                accept_date: None,
+            };
             let mut authorizer = Authorizer::new(ledger, Count(0), settings, || [0; 8], 0).unwrap();
             let mut take = |cards: std::ops::Range<u32>| {
                 let row = |card| format!("{card},H{card},student,active,2027-01-01,{purses}\n");

@@ -5,6 +5,7 @@
 //! | [`limits`] | every bound, with its reason |
 //! | [`calendar`], [`card_number`] | days and card numbers |
 //! | [`iso8583`], [`mac`] | the terminals' protocol: bytes in, elements out, and the keys that prove them |
+//! | [`pin`] | PINs: enciphered on their way from a terminal, and as they are kept |
 //! | [`session`] | which key a terminal speaks under |
 //! | [`ledger`] | accounts, parties, what was decided; deterministic |
 //! | [`journal`] | what was decided, on stable storage |
@@ -17,7 +18,7 @@
 //! | [`evidence`] | a part of the journal as a report that is checked without a switch |
 //! | [`show`], [`stats`] | what operators see |
 //!
-//! `iso8583`, `mac`, `session` and `ledger` do no I/O and read no clock or randomness.
+//! `iso8583`, `mac`, `pin`, `session` and `ledger` do no I/O and read no clock or randomness.
 
 pub mod authorizer;
 pub mod calendar;
@@ -31,6 +32,7 @@ pub mod lanes;
 pub mod ledger;
 pub mod limits;
 pub mod mac;
+pub mod pin;
 #[cfg(feature = "python")]
 mod python;
 pub mod reactor;

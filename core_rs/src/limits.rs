@@ -16,14 +16,20 @@ pub const HOUSE_FEN_MAX: i64 = 999_999_999_999_999_999;
 /// The most a purse may be opened with, in fen: a tenth of an account's bound, so that giving back always has room.
 pub const PURSE_FEN_MAX: i64 = 99_999_999_999;
 
-/// The most a cash purse may owe, in fen: what was sold offline beyond it. Nothing is sold offline yet, so nobody owes anything.
-pub const OFFLINE_DEBT_FEN_MAX: i64 = 0;
+/// Bytes of a sub-element's value: its length has two digits.
+pub const SUB_ELEMENT_BYTES_MAX: usize = 99;
+
+/// The longest time for which an amount can be held, in hours: thirty days.
+pub const HOLD_HOURS_MAX: u16 = 720;
+
+/// The most wrong PINs in a row that can be allowed.
+pub const PIN_TRIES_MAX: u8 = 10;
 
 /// The highest transaction number: DE37 has twelve digits.
 pub const POSITION_MAX: u64 = 999_999_999_999;
 
 /// Bytes of the record of one decision on a terminal's message, at most: what is asked for before it is made.
-pub const DECISION_BYTES_MAX: usize = 160;
+pub const DECISION_BYTES_MAX: usize = 384;
 
 /// Microseconds after which a terminal that signs on again and again is given one more session. Each sign-on is a record and is
 /// remembered for days; a fleet with a fault that signs on without end would otherwise fill memory and disk.
@@ -31,6 +37,12 @@ pub const SIGN_ON_MICROSECONDS: u64 = 60_000_000;
 
 /// Sign-ons that a terminal may have at once before [`SIGN_ON_MICROSECONDS`] hold: a hundred restarts on a bad day.
 pub const SIGN_ONS_AT_ONCE: u64 = 100;
+
+/// Changes in one piece of the hotlist: forty of the longest card numbers, with the version, fit the 999 bytes of DE48.
+pub const HOTLIST_PIECE_CARDS_MAX: usize = 40;
+
+/// Holds that lapse at a time before terminals have their turn again.
+pub const LAPSES_AT_ONCE: usize = 64;
 
 /// Days by which a terminal's date may be ahead of the business date: a terminal whose clock passes midnight first.
 pub const CLOCK_AHEAD_DAYS: u16 = 1;
@@ -48,6 +60,15 @@ pub const IMPORT_BYTES_MAX: usize = 256 << 20;
 
 /// Bytes of a merchant's name.
 pub const MERCHANT_NAME_BYTES_MAX: usize = 120;
+
+/// Rules of a policy file: all of them are one journal record, and a college has some dozens.
+pub const RULES_MAX: usize = 1_000;
+
+/// The most that a rule on a count may allow: more than anybody swipes in a day, so that a slip of the pen is noticed.
+pub const RULE_COUNT_MAX: i64 = 10_000;
+
+/// Minutes for which a door may ask for the way back, at most: a week, after which nobody is still inside.
+pub const ANTI_PASSBACK_MINUTES_MAX: i64 = 7 * 24 * 60;
 
 /// Bytes read from one connection at a time: a fair share, some dozens of messages of a concentrator's burst. As many, and one share
 /// more, are read from all connections before any of it is handled.

@@ -2,7 +2,7 @@
 //!
 //! AES-128-CMAC (NIST SP 800-38B, RFC 4493) cut to its first eight bytes proves a message; the keys are derived from a
 //! terminal's master key by NIST SP 800-108r1 in counter mode with the same CMAC as its PRF; master keys are kept wrapped under
-//! the switch's own key by RFC 3394.
+//! the switch's own key by RFC 3394. What is done with PINs stands in [`crate::pin`].
 //!
 //! Always true here: a tag is compared in constant time and a mismatch is an error that cannot be overlooked; no key has a
 //! `Debug` or `Display` that shows it; the key types wipe themselves when they are dropped.
@@ -14,7 +14,7 @@ use std::fmt;
 
 use aes::cipher::consts::U16;
 use aes::cipher::{Array, BlockCipherEncBackend, BlockCipherEncClosure, BlockCipherEncrypt, BlockSizeUser, KeyInit};
-use aes::{Aes128Enc, Block};
+use aes::{Aes128Enc, Aes256Enc, Block};
 use aes_kw::KwAes256;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -22,9 +22,9 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 /// Bytes of an AES block.
 const BLOCK_BYTES: usize = 16;
 
-/// AES-128-CMAC under one key, with the key schedule and both subkeys ready.
-struct Cmac {
-    cipher: Aes128Enc,
+/// AES-CMAC under one key, with the key schedule and both subkeys ready.
+pub(crate) struct Cmac<C = Aes128Enc> {
+    cipher: C,
     /// K1, for messages that end with a whole block.
     subkey_whole: [u8; BLOCK_BYTES],
     /// K2, for messages whose last block is padded.
@@ -32,8 +32,13 @@ struct Cmac {
 }
 
 impl Cmac {
-    fn new(key: &[u8; 16]) -> Self {
-        let cipher = Aes128Enc::new(&Array::from(*key));
+    pub(crate) fn new(key: &[u8; 16]) -> Self {
+        Self::of(Aes128Enc::new(&Array::from(*key)))
+    }
+}
+
+impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>> Cmac<C> {
+    fn of(cipher: C) -> Self {
         let mut zero = Block::default();
         cipher.encrypt_block(&mut zero);
         let whole = double(u128::from_be_bytes(zero.0));
@@ -42,7 +47,7 @@ impl Cmac {
     }
 
     #[inline]
-    fn compute(&self, message: &[u8]) -> [u8; BLOCK_BYTES] {
+    pub(crate) fn compute(&self, message: &[u8]) -> [u8; BLOCK_BYTES] {
         // All blocks but the last; an empty message too has a last block, which is all padding.
         let (head, tail) = message.split_at(message.len().saturating_sub(1) / BLOCK_BYTES * BLOCK_BYTES);
         let (head, _) = head.as_chunks();
@@ -61,7 +66,7 @@ impl Cmac {
     }
 }
 
-impl Drop for Cmac {
+impl<C> Drop for Cmac<C> {
     fn drop(&mut self) {
         // The cipher wipes its own schedule.
         self.subkey_whole.zeroize();
@@ -69,7 +74,7 @@ impl Drop for Cmac {
     }
 }
 
-impl ZeroizeOnDrop for Cmac {}
+impl<C: ZeroizeOnDrop> ZeroizeOnDrop for Cmac<C> {}
 
 /// Multiplication by x in GF(2^128) as RFC 4493 section 2.3 has it, without a branch on the key.
 const fn double(value: u128) -> u128 {
@@ -105,6 +110,20 @@ impl BlockCipherEncClosure for Chain<'_> {
         backend.encrypt_block((&mut state).into());
         *self.state = state.0;
     }
+}
+
+/// NIST SP 800-108r1 section 4.1, counter mode, one block: PRF(key, `00000001` || label || `00` || context || `00000080`).
+fn derive<C>(prf: &Cmac<C>, label: &[u8], context: &[u8]) -> [u8; 16]
+where
+    C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16>,
+{
+    let mut input = Vec::with_capacity(48);
+    input.extend_from_slice(&1_u32.to_be_bytes());
+    input.extend_from_slice(label);
+    input.push(0);
+    input.extend_from_slice(context);
+    input.extend_from_slice(&128_u32.to_be_bytes());
+    prf.compute(&input)
 }
 
 /// A message's tag is not the one that the key makes.
@@ -194,15 +213,8 @@ impl MasterKey {
         self.derive(b"PIN", [*terminal, *terminal_nonce, *switch_nonce].as_flattened())
     }
 
-    /// NIST SP 800-108r1 section 4.1, counter mode, one block: PRF(key, `00000001` || label || `00` || context || `00000080`).
     fn derive(&self, label: &[u8], context: &[u8]) -> [u8; 16] {
-        let mut input = Vec::with_capacity(48);
-        input.extend_from_slice(&1_u32.to_be_bytes());
-        input.extend_from_slice(label);
-        input.push(0);
-        input.extend_from_slice(context);
-        input.extend_from_slice(&128_u32.to_be_bytes());
-        Cmac::new(&self.0).compute(&input)
+        derive(&Cmac::new(&self.0), label, context)
     }
 }
 
@@ -240,8 +252,11 @@ impl fmt::Display for UnwrapError {
 
 impl std::error::Error for UnwrapError {}
 
-/// The switch's own key, AES-256, under which master keys are kept.
-pub struct KeyEncryptionKey(KwAes256);
+/// The switch's own key, AES-256, under which master keys are kept. From it comes the key under which PINs are.
+pub struct KeyEncryptionKey {
+    wrap: KwAes256,
+    pin_verification: Zeroizing<[u8; 16]>,
+}
 
 impl KeyEncryptionKey {
     /// Bytes of the key.
@@ -250,13 +265,27 @@ impl KeyEncryptionKey {
     /// Takes the key.
     #[must_use]
     pub fn new(key: &[u8; Self::BYTES]) -> Self {
-        Self(KwAes256::new(&Array::from(*key)))
+        let prf = Cmac::of(Aes256Enc::new(&Array::from(*key)));
+        let pin_verification = Zeroizing::new(derive(&prf, b"PIN-VERIFY", b""));
+        Self { wrap: KwAes256::new(&Array::from(*key)), pin_verification }
+    }
+
+    /// The 16 bytes of the key under which PIN verification values are made: KDF("PIN-VERIFY", no context) with AES-256-CMAC
+    /// under this key as its PRF. So PINs need no key file of their own, which could be lost or mixed up.
+    ///
+    /// This key is asked for one such value, ever, so that of the cipher beneath both uses nothing can be learned through it but
+    /// one block, and that block is the derived key, which nobody is shown; the blocks that wrapping enciphers differ from those of
+    /// the PRF but by chance of 2^-128 each, for the PRF masks its last block with a secret subkey. Wrapping a constant would have
+    /// been simpler, but a terminal with that constant as its master key would have the result in the journal.
+    #[must_use]
+    pub fn pin_verification_key_bytes(&self) -> [u8; 16] {
+        *self.pin_verification
     }
 
     /// Wraps a master key (RFC 3394 section 2.2.1). The same key wraps to the same bytes.
     #[must_use]
     pub fn wrap(&self, master: &MasterKey) -> [u8; 24] {
-        self.0.wrap_fixed_key::<U16>(&Array::from(master.0)).0
+        self.wrap.wrap_fixed_key::<U16>(&Array::from(master.0)).0
     }
 
     /// Opens a wrapped master key (RFC 3394 section 2.2.2).
@@ -264,7 +293,7 @@ impl KeyEncryptionKey {
     /// # Errors
     /// [`UnwrapError`] where its integrity check fails.
     pub fn unwrap(&self, wrapped: &[u8; 24]) -> Result<MasterKey, UnwrapError> {
-        self.0.unwrap_fixed_key::<U16>(&Array::from(*wrapped)).map(|key| MasterKey(key.0)).map_err(|_| UnwrapError)
+        self.wrap.unwrap_fixed_key::<U16>(&Array::from(*wrapped)).map(|key| MasterKey(key.0)).map_err(|_| UnwrapError)
     }
 }
 

@@ -85,7 +85,7 @@ impl Core {
 #[pymethods]
 impl Core {
     #[new]
-    #[pyo3(signature = (*, journal, key_encryption_key, timezone, segment_bytes, amount_max, identity_days, mac_failures_max, connections_max, accept_date = None, progress = None))]
+    #[pyo3(signature = (*, journal, key_encryption_key, timezone, segment_bytes, amount_max, identity_days, hold_hours, pin_tries_max, mac_failures_max, connections_max, accept_date = None, progress = None))]
     #[expect(clippy::too_many_arguments, reason = "keyword arguments, one a setting")]
     fn new(
         py: Python<'_>,
@@ -95,6 +95,8 @@ impl Core {
         segment_bytes: u64,
         amount_max: u32,
         identity_days: u16,
+        hold_hours: u16,
+        pin_tries_max: u8,
         mac_failures_max: u32,
         connections_max: usize,
         accept_date: Option<&str>,
@@ -109,7 +111,7 @@ impl Core {
             }
             None => None,
         };
-        let policy = Policy { amount_max, identity_days };
+        let policy = Policy { amount_max, identity_days, hold_hours, pin_tries_max };
         let settings = Settings { policy, timezone, key: KeyEncryptionKey::new(key), accept_date };
         let bounds = Bounds { connections_max, mac_failures_max };
         let mut told = Instant::now();

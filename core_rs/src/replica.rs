@@ -12,7 +12,8 @@ use crate::calendar::Date;
 use crate::card_number::CardNumber;
 use crate::copy::{CopyStream, Row};
 use crate::journal::{self, Bookmark, DurableMark, FolderStorage, Hash, Identity, JournalError, Reader, Records, Storage};
-use crate::ledger::command::{Decoded, is_cutover, touched};
+use crate::ledger::command::touched;
+use crate::ledger::record::{Decoded, is_cutover};
 use crate::ledger::{Command, Ledger, Outcome, Request};
 use crate::snapshot::{self, Loaded, load_newest};
 
@@ -306,7 +307,7 @@ impl Rows {
             }
             Command::Cutover(date) => self.action(ledger, decoded, &date.to_string()),
             Command::Imported { file, rows } => self.action(ledger, decoded, &format!("{file}, {rows} rows")),
-            Command::Purchase { .. } | Command::Reversal { .. } | Command::Unknown(_) => {}
+            _ => {}
         }
         for (line, movement) in (1..).zip(outcome.movements.as_slice()) {
             self.postings

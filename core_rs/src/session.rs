@@ -2,12 +2,16 @@
 //!
 //! A session is two nonces ([`Session`], part of the ledger's state and so of the journal: it survives a restart). What
 //! follows from the nonces and the terminal's master key, the MAC keys, is worked out once and kept in the [`KeyRing`]
-//! beside the ledger; the ledger itself never sees a key in the clear.
+//! beside the ledger; the ledger itself never sees a key in the clear. PIN keys are worked out when one is needed: most
+//! messages carry no PIN, and a key that is not kept cannot be found.
 //!
 //! Always true here: a message is proved by at most one key; after a sign-on the previous session's key proves messages
 //! until the first one under the new key, for the answer to the sign-on may have been lost.
 
+use zeroize::Zeroizing;
+
 use crate::mac::{KeyEncryptionKey, MacKey, MacMismatch, MasterKey};
+use crate::pin::{PinKey, PinVerificationKey};
 
 /// The nonces that a session's keys come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +80,7 @@ struct Keys {
 /// The working keys of every terminal, by the terminal's index.
 pub struct KeyRing {
     own: KeyEncryptionKey,
+    pin_verification: PinVerificationKey,
     keys: Vec<Keys>,
 }
 
@@ -83,7 +88,14 @@ impl KeyRing {
     /// An empty ring under the switch's own key.
     #[must_use]
     pub fn new(own: KeyEncryptionKey) -> Self {
-        Self { own, keys: Vec::new() }
+        let pin_verification = PinVerificationKey::new(&Zeroizing::new(own.pin_verification_key_bytes()));
+        Self { own, pin_verification, keys: Vec::new() }
+    }
+
+    /// The key under which the journal holds PINs.
+    #[must_use]
+    pub fn pin_verification(&self) -> &PinVerificationKey {
+        &self.pin_verification
     }
 
     /// Wraps a master key for the journal.
@@ -165,6 +177,19 @@ impl KeyRing {
             KeySlot::Current => keys.current.as_ref(),
             KeySlot::Previous => keys.previous.as_ref(),
         }
+    }
+
+    /// The key of the PIN blocks in messages that the key in `slot` proved; `None` where there is no such session, or the slot
+    /// is the sign-on key's. `session` is the session of the terminal at `index`, whose DE41 is `id`.
+    #[must_use]
+    pub fn pin_key(&self, index: u32, id: &[u8; 8], session: Session, slot: KeySlot) -> Option<PinKey> {
+        let nonces = match slot {
+            KeySlot::SignOn => None,
+            KeySlot::Current => session.current,
+            KeySlot::Previous => session.previous,
+        }?;
+        let key = self.keys[index as usize].master.session_pin_key_bytes(id, &nonces.terminal, &nonces.switch);
+        Some(PinKey::new(&Zeroizing::new(key)))
     }
 
     /// Bytes held.

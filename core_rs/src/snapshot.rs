@@ -31,7 +31,7 @@ use crate::ledger::replay::Unreplayable;
 pub const KEPT: usize = 2;
 
 const MAGIC: [u8; 8] = *b"SWSNAPSH";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 8 + 4 + 16 + 8 + 5 * 8 + 32 + 32;
 const FOOT_BYTES: usize = 4 + 8 + 32;
 /// Bytes read at a time.

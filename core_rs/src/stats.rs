@@ -11,29 +11,120 @@ use crate::ledger::Response;
 pub enum Operation {
     /// 0200, DE3 00aa00.
     Purchase = 0,
+    /// 0220, DE3 00aa00, without DE37.
+    OfflineSale = 1,
+    /// 0200, DE3 020000.
+    Void = 2,
+    /// 0200, DE3 200000.
+    Refund = 3,
+    /// 0200, DE3 210000.
+    Load = 4,
+    /// 0200, DE3 500000.
+    BillPayment = 5,
+    /// 0100, DE3 000000.
+    Hold = 6,
+    /// 0220, DE3 000000, with DE37.
+    Completion = 7,
     /// 0100, DE3 310000.
-    Balance = 1,
+    Balance = 8,
+    /// 0100, DE3 900000.
+    Verify = 9,
+    /// 0100, DE3 910000.
+    Enter = 10,
+    /// 0100, DE3 920000.
+    Leave = 11,
+    /// 0100, DE3 930000.
+    Borrow = 12,
+    /// 0100, DE3 940000.
+    Return = 13,
+    /// 0100, DE3 950000.
+    Attendance = 14,
+    /// 0120, DE3 9x0000.
+    Advice = 15,
+    /// 0300, DE91 1.
+    Loss = 16,
+    /// 0300, DE91 3.
+    Found = 17,
+    /// 0300, DE91 5.
+    Hotlist = 18,
+    /// 0500.
+    BatchClose = 19,
+    /// 0600.
+    Event = 20,
     /// 0400 and 0420.
-    Reversal = 2,
+    Reversal = 21,
     /// 0800, DE70 001.
-    SignOn = 3,
+    SignOn = 22,
     /// 0800, DE70 002.
-    SignOff = 4,
+    SignOff = 23,
     /// 0800, DE70 301.
-    Echo = 5,
+    Echo = 24,
     /// Everything else.
-    Unknown = 6,
+    Unknown = 25,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Purchase, Self::Balance, Self::Reversal, Self::SignOn, Self::SignOff, Self::Echo, Self::Unknown];
+    pub const ALL: [Self; 26] = [
+        Self::Purchase,
+        Self::OfflineSale,
+        Self::Void,
+        Self::Refund,
+        Self::Load,
+        Self::BillPayment,
+        Self::Hold,
+        Self::Completion,
+        Self::Balance,
+        Self::Verify,
+        Self::Enter,
+        Self::Leave,
+        Self::Borrow,
+        Self::Return,
+        Self::Attendance,
+        Self::Advice,
+        Self::Loss,
+        Self::Found,
+        Self::Hotlist,
+        Self::BatchClose,
+        Self::Event,
+        Self::Reversal,
+        Self::SignOn,
+        Self::SignOff,
+        Self::Echo,
+        Self::Unknown,
+    ];
 
     /// Its name in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
-        ["purchase", "balance", "reversal", "sign_on", "sign_off", "echo", "unknown"][self as usize]
+        match self {
+            Self::Purchase => "purchase",
+            Self::OfflineSale => "offline_sale",
+            Self::Void => "void",
+            Self::Refund => "refund",
+            Self::Load => "load",
+            Self::BillPayment => "bill_payment",
+            Self::Hold => "hold",
+            Self::Completion => "completion",
+            Self::Balance => "balance",
+            Self::Verify => "verify",
+            Self::Enter => "enter",
+            Self::Leave => "leave",
+            Self::Borrow => "borrow",
+            Self::Return => "return",
+            Self::Attendance => "attendance",
+            Self::Advice => "identity_advice",
+            Self::Loss => "loss",
+            Self::Found => "found",
+            Self::Hotlist => "hotlist",
+            Self::BatchClose => "batch_close",
+            Self::Event => "event",
+            Self::Reversal => "reversal",
+            Self::SignOn => "sign_on",
+            Self::SignOff => "sign_off",
+            Self::Echo => "echo",
+            Self::Unknown => "unknown",
+        }
     }
 }
 

@@ -19,8 +19,9 @@ use serde::Serialize;
 
 use crate::calendar::Timestamp;
 use crate::journal::{FolderStorage, JournalError, PerRecord, Reader, Start, Storage, inspect_from};
-use crate::ledger::accounts::{AccountId, Movement, Owner};
-use crate::ledger::command::{Decoded, touched};
+use crate::ledger::accounts::{AccountId, House, Movement, Owner};
+use crate::ledger::command::touched;
+use crate::ledger::record::Decoded;
 use crate::ledger::registry::NONE;
 use crate::ledger::{Command, Ledger, Outcome, Response};
 use crate::snapshot::{self, Loaded, Seal};
@@ -98,9 +99,9 @@ impl Verifier {
             return Err(format!("it took position {}", self.ledger.position()));
         }
         if let Some(original) = outcome.original.filter(|original| !(1..position).contains(original)) {
-            return Err(format!("it undoes record {original}, which does not stand before it"));
+            return Err(format!("it refers to record {original}, which does not stand before it"));
         }
-        if let Some(request) = decoded.command.request() {
+        if let Some(request) = decoded.command.request().filter(|_| !matches!(decoded.command, Command::LateAdvice { .. })) {
             let remembered = self.ledger.recall(request.identity).map(|(_, remembered)| remembered.position());
             if remembered != Some(position) {
                 return Err(format!("it is remembered as {remembered:?} and not under its own position"));
@@ -112,34 +113,50 @@ impl Verifier {
     /// Whether the money that moved is what the record says was paid, from and to the right accounts.
     fn check_payment(&self, decoded: &Decoded<'_>, outcome: &Outcome) -> Result<(), String> {
         let Some(request) = decoded.command.request() else { return Ok(()) };
-        let moved = outcome.movements.total();
         let paid = outcome.paid[0] + outcome.paid[1];
-        if moved != paid || (paid > 0 && outcome.response != Response::Approved) {
-            return Err(format!("it says that {paid} fen were paid with {}, and {moved} moved", outcome.response.code()));
+        if paid > 0 && outcome.response != Response::Approved {
+            return Err(format!("{paid} fen were paid with {}", outcome.response.code()));
         }
-        let is_purchase = matches!(decoded.command, Command::Purchase { .. });
-        if is_purchase && outcome.response == Response::Approved && request.content.amount() != Some(paid) {
-            return Err(format!("{paid} fen were paid for a purchase of {:?}", request.content.amount()));
-        }
+        let accounts = self.ledger.accounts();
+        let (mut reached, mut parties, mut holder) = ([0_i128; 2], 0_i128, None);
         for &Movement { debit, credit, amount } in outcome.movements.as_slice() {
-            let (purse, merchant) = if is_purchase { (debit, credit) } else { (credit, debit) };
-            let accounts = self.ledger.accounts();
-            let expected = match accounts.owner(purse) {
-                Owner::Cash(_) => outcome.paid[0],
-                Owner::Subsidy(_) => outcome.paid[1],
-                _ => 0,
-            };
-            if expected != amount || !matches!(accounts.owner(merchant), Owner::Merchant(_)) {
-                return Err(format!("it moves {amount} fen from {} to {}", self.name(debit), self.name(credit)));
+            let wrong = || format!("it moves {amount} fen from {} to {}", self.name(debit), self.name(credit));
+            for (account, fen) in [(debit, -i128::from(amount)), (credit, i128::from(amount))] {
+                let owner = accounts.owner(account);
+                match owner {
+                    Owner::Cash(own) | Owner::Subsidy(own) => {
+                        if *holder.get_or_insert(own) != own {
+                            return Err(wrong());
+                        }
+                        reached[usize::from(matches!(owner, Owner::Subsidy(_)))] += fen;
+                    }
+                    // A surcharge's and a discount's own account.
+                    Owner::House(House::Fees | House::Grants) => {}
+                    _ => parties += fen,
+                }
             }
-            let holder = match accounts.owner(purse) {
-                Owner::Cash(holder) | Owner::Subsidy(holder) => &self.ledger.registry().holders[holder],
-                _ => unreachable!("it is a purse"),
-            };
-            let after = [holder.purses.cash(), holder.purses.subsidy()].map(|purse| self.books[purse as usize]);
-            if outcome.after != Some(after) {
-                return Err(format!("it tells of purses {:?} where {after:?} are left", outcome.after));
+            if !may_move(&decoded.command, accounts.owner(debit), accounts.owner(credit)) {
+                return Err(wrong());
             }
+        }
+        // What is only held moves nothing.
+        let is_held = outcome.movements.as_slice().is_empty() && outcome.paid[1] == 0;
+        let told = outcome.paid.map(i128::from);
+        if reached.map(i128::abs) != told
+            && !(is_held && matches!(decoded.command, Command::Hold { .. } | Command::Reversal { .. }))
+        {
+            return Err(format!("it tells of {:?} fen in cash and subsidy purse, and {reached:?} moved", outcome.paid));
+        }
+        let states_amount = !matches!(decoded.command, Command::Void { .. } | Command::Reversal { .. } | Command::Hold { .. });
+        let amount = i128::from(request.content.amount().unwrap_or(0));
+        if states_amount && outcome.response == Response::Approved && parties.abs() != amount && outcome.after.is_some() {
+            return Err(format!("{} fen reached the other side of a {} of {amount}", parties.abs(), decoded.command.name()));
+        }
+        let Some(holder) = holder.map(|holder| &self.ledger.registry().holders[holder]) else { return Ok(()) };
+        let held = self.ledger.held(holder.purses);
+        let after = [self.books[holder.purses.cash() as usize] - held, self.books[holder.purses.subsidy() as usize]];
+        if outcome.after != Some(after) {
+            return Err(format!("it tells of purses {:?} where {after:?} are left", outcome.after));
         }
         Ok(())
     }
@@ -159,13 +176,12 @@ impl Verifier {
         if balance > ceiling {
             return Err(format!("{} holds {balance} fen, beyond its ceiling of {ceiling}", self.name(account)));
         }
-        let held = match accounts.owner(account) {
-            Owner::Cash(holder) => balance - self.ledger.available(self.ledger.registry().holders[holder].purses)[0],
-            Owner::Subsidy(holder) => balance - self.ledger.available(self.ledger.registry().holders[holder].purses)[1],
-            Owner::House(_) | Owner::Merchant(_) => 0,
-        };
-        if held < 0 {
-            return Err(format!("{held} fen are held of {}", self.name(account)));
+        if let Owner::Cash(holder) = accounts.owner(account) {
+            let purses = self.ledger.registry().holders[holder].purses;
+            let (held, available) = (self.ledger.held(purses), self.ledger.available(purses)[0]);
+            if held < 0 || balance - held != available {
+                return Err(format!("{available} fen are available of {}, of which {held} are held", self.name(account)));
+            }
         }
         Ok(())
     }
@@ -215,6 +231,29 @@ impl Verifier {
     fn name(&self, account: AccountId) -> String {
         let (kind, owner) = self.ledger.owner_names(self.ledger.accounts().owner(account));
         format!("the account {account} ({kind} {owner})")
+    }
+}
+
+/// Whether an operation may move money between accounts of these owners, in this direction. A surcharge goes to the fees, and a
+/// discount comes from the grants.
+fn may_move(command: &Command<'_>, from: Owner, to: Owner) -> bool {
+    let is_purse = |owner| matches!(owner, Owner::Cash(_) | Owner::Subsidy(_));
+    let other = |owner: Owner, rest: House| match (command, owner) {
+        (_, Owner::House(house)) if house == rest => true,
+        (Command::BillPayment { .. } | Command::Reversal { .. }, Owner::Payee(_))
+        | (Command::Load(_) | Command::Reversal { .. }, Owner::House(House::CashDesk)) => true,
+        (Command::BillPayment { .. } | Command::Load(_), _) => false,
+        _ => matches!(owner, Owner::Merchant(_)),
+    };
+    let pays =
+        is_purse(from) && other(to, House::Fees) || matches!(from, Owner::House(House::Grants)) && matches!(to, Owner::Merchant(_));
+    let gives_back =
+        is_purse(to) && other(from, House::Fees) || matches!(to, Owner::House(House::Grants)) && matches!(from, Owner::Merchant(_));
+    match command {
+        Command::Purchase { .. } | Command::OfflineSale { .. } | Command::Completion { .. } | Command::BillPayment { .. } => pays,
+        Command::Void { .. } | Command::Refund { .. } | Command::Load(_) => gives_back,
+        Command::Reversal { .. } => pays || gives_back,
+        _ => false,
     }
 }
 
@@ -371,10 +410,10 @@ mod tests {
     use super::*;
     use crate::calendar::Date;
     use crate::card_number::CardNumber;
-    use crate::ledger::command::encode;
     use crate::ledger::identities::{Content, Echo, Family, Identity};
+    use crate::ledger::record::encode;
     use crate::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
-    use crate::ledger::{Policy, PurseChoice, Request};
+    use crate::ledger::{Pin, Policy, PurseChoice, Request};
     use crate::limits::ACCOUNT_FEN_MAX;
     use crate::session::KeySlot;
 
@@ -390,7 +429,7 @@ mod tests {
         };
         let original = Identity::new(Family::Financial, 0, Date(9_000), 1);
         let commands = [
-            Command::Policy(Policy { amount_max: 10_000, identity_days: 3 }),
+            Command::Policy(Policy { amount_max: 10_000, identity_days: 3, ..Policy::default() }),
             Command::Cutover(Date(9_000)),
             Command::Merchant { id: MerchantId::new("M").unwrap(), name: "M", category: Category::Canteen, fee_bp: 0 },
             Command::Terminal {
@@ -408,8 +447,8 @@ mod tests {
                 expires: Date(9_999),
                 opening: [1_000, 500],
             },
-            Command::Purchase { request: request(200, 1, 850), purse: PurseChoice::Policy },
-            Command::Purchase { request: request(200, 2, 10_000), purse: PurseChoice::Policy },
+            Command::Purchase { request: request(200, 1, 850), purse: PurseChoice::Policy, pin: Pin::Absent },
+            Command::Purchase { request: request(200, 2, 10_000), purse: PurseChoice::Policy, pin: Pin::Absent },
             Command::Reversal { request: request(400, 3, 850), original },
         ];
         let mut ledger = Ledger::new();
@@ -436,7 +475,7 @@ mod tests {
         verifier.sweep().expect_err("a fault is found")
     }
 
-    const CASH: AccountId = 6;
+    const SUBSIDY: AccountId = 7;
     const MERCHANT: AccountId = 5;
 
     #[test]
@@ -479,11 +518,11 @@ mod tests {
         };
         let mut verifier = Verifier::new(Ledger::new());
         (1..6).zip(records()).for_each(|(position, record)| verifier.take(position, &record).unwrap());
-        // 1,000 came in.
-        both(&mut verifier, CASH, 4, -1_001);
+        // 500 came in.
+        both(&mut verifier, SUBSIDY, 3, -501);
         let fault = verifier.sweep().expect_err("below the floor");
-        assert!(fault.problem.contains("(cash S1) holds -1 fen, below its floor of 0"), "{fault:?}");
-        both(&mut verifier, CASH, 4, 1);
+        assert!(fault.problem.contains("(subsidy S1) holds -1 fen, below its floor of 0"), "{fault:?}");
+        both(&mut verifier, SUBSIDY, 3, 1);
         verifier.sweep().expect("at the floor");
         both(&mut verifier, MERCHANT, 4, -1);
         assert!(verifier.sweep().expect_err("below the floor").problem.contains("(merchant M) holds -1 fen"));
@@ -513,17 +552,25 @@ mod tests {
             (1..).zip(&records).map(|(position, record)| ledger.replay(position, record).unwrap().1).collect()
         };
         // Record 6 is a purchase of 850 fen, 500 of them from the subsidy purse; record 8 gives it back.
-        let (bought, undone) = (outcomes[5], outcomes[7]);
+        let [bought, undone] = [5, 7].map(|record: usize| outcomes[record].clone());
         let cases = [
-            (6, Outcome { paid: [351, 500], ..bought }, "it says that 851 fen were paid with 00, and 850 moved"),
-            (6, Outcome { movements: outcomes[4].movements, paid: [1_000, 500], ..bought }, "1500 fen were paid for a purchase of"),
-            (6, Outcome { movements: undone.movements, ..bought }, "it moves 350 fen from the account 5 (merchant M)"),
-            (6, Outcome { paid: [500, 350], ..bought }, "it moves 350 fen from the account 6 (cash S1)"),
-            (6, Outcome { after: Some([651, 0]), ..bought }, "it tells of purses"),
-            (6, Outcome { response: Response::CardLost, ..bought }, "850 fen were paid with 41"),
-            (8, Outcome { movements: bought.movements, ..undone }, "it moves 350 fen from the account 6 (cash S1)"),
-            (8, Outcome { original: Some(8), ..undone }, "it undoes record 8"),
-            (8, Outcome { original: Some(0), ..undone }, "it undoes record 0"),
+            (
+                6,
+                Outcome { paid: [351, 500], ..bought.clone() },
+                "it tells of [351, 500] fen in cash and subsidy purse, and [-350, -500] moved",
+            ),
+            (
+                6,
+                Outcome { movements: outcomes[4].movements, paid: [1_000, 500], ..bought.clone() },
+                "it moves 1000 fen from the account 4 (house suspense)",
+            ),
+            (6, Outcome { movements: undone.movements, ..bought.clone() }, "it moves 350 fen from the account 5 (merchant M)"),
+            (6, Outcome { paid: [500, 350], ..bought.clone() }, "it tells of [500, 350] fen"),
+            (6, Outcome { after: Some([651, 0]), ..bought.clone() }, "it tells of purses"),
+            (6, Outcome { response: Response::CardLost, ..bought.clone() }, "850 fen were paid with 41"),
+            (8, Outcome { movements: bought.movements, ..undone.clone() }, "it tells of purses Some([1000, 500])"),
+            (8, Outcome { original: Some(8), ..undone.clone() }, "it refers to record 8"),
+            (8, Outcome { original: Some(0), ..undone.clone() }, "it refers to record 0"),
         ];
         for (position, outcome, words) in cases {
             let mut verifier = Verifier::new(Ledger::new());

@@ -270,8 +270,8 @@ fn a_message_sent_again_gets_the_stored_answer_whatever_else_it_says() {
         till.purchase(13, "1101", 1).with(24, "000"),
         reversal,
         till.reversal(22, 99),
-        till.draft(600, 14).with(48, "40020141011"),
-        till.draft(100, 15).with(2, "1001").with(3, "000000").with(4, "1").with(42, "M-CANTEEN"),
+        till.draft(700, 14).with(48, "40020141011"),
+        till.draft(100, 15).with(2, "1001").with(3, "300000").with(4, "1").with(42, "M-CANTEEN"),
     ];
     let stored: Vec<Answer> = firsts.iter().map(|draft| ask(&mut authorizer, draft, Some(till.key()))).collect();
     let codes: Vec<String> = stored.iter().map(Answer::code).collect();
@@ -305,7 +305,7 @@ fn a_repeat_under_another_type_of_its_family_gets_the_stored_answer_too() {
     let (mut authorizer, till) = signed_on();
     let purchase = till.purchase(10, "1001", 850);
     let first = ask(&mut authorizer, &purchase, Some(till.key()));
-    for mti in [201, 220, 221, 100] {
+    for mti in [201, 220, 221] {
         let again = ask_in_vain(&mut authorizer, &purchase.clone().mti(mti), Some(till.key()));
         assert_eq!(again.body(), first.body(), "{mti:04}");
     }
@@ -347,7 +347,7 @@ fn a_known_identity_with_other_content_is_refused() {
         assert!(answer.is_proved_by(till.key()));
     }
     // An operation that is not known is answered 12 before any look at what is remembered.
-    assert_eq!(ask_in_vain(&mut authorizer, &purchase.clone().with(3, "020000"), Some(till.key())).code(), "12");
+    assert_eq!(ask_in_vain(&mut authorizer, &purchase.clone().with(3, "030000"), Some(till.key())).code(), "12");
     // Reversals have identities of their own.
     let reversal = till.reversal(10, 10);
     assert_eq!(ask(&mut authorizer, &reversal, Some(till.key())).code(), "00");
@@ -384,13 +384,13 @@ fn a_reversal_finds_its_original_with_and_without_de90() {
 fn unknown_operations_are_answered_12_and_remembered_where_they_are_authentic() {
     let (mut authorizer, till) = signed_on();
     let drafts = [
-        till.draft(200, 10).with(3, "020000"),
+        till.draft(200, 10).with(3, "030000"),
         till.draft(200, 11).with(3, "003000"),
-        till.draft(220, 12).with(3, "000000"),
-        till.draft(220, 13),
+        till.draft(220, 12).with(3, "001000").with(37, "000000000001"),
+        till.draft(120, 13).with(3, "960000"),
         till.draft(202, 14).with(3, "000000"),
-        till.draft(300, 15).with(91, "5").with(101, "HOTLIST"),
-        till.draft(500, 16).with(60, "000001"),
+        till.draft(320, 15).with(91, "5").with(101, "HOTLIST"),
+        till.draft(520, 16).with(60, "000001"),
         till.draft(700, 17),
         till.draft(800, 18).with(70, "303"),
         till.draft(210, 19).with(3, "000000"),
@@ -533,7 +533,7 @@ fn without_room_in_the_journal_new_decisions_are_put_off_and_all_else_goes_on() 
         till.purchase(11, "1001", 100),
         till.purchase(12, "1101", 0),
         till.reversal(13, 10),
-        till.draft(600, 14),
+        till.draft(700, 14),
         till.draft(800, 15).with(70, "002"),
     ];
     for draft in &new {

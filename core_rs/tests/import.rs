@@ -164,7 +164,7 @@ fn a_long_name_of_a_file_in_any_script_is_shortened() {
         let report = import(&mut authorizer, NOON, name, content.as_bytes()).expect("a good file");
         assert_eq!(report.file, *name);
         let record = authorizer.log().records.last().expect("the file's record");
-        let decoded = switch_core::ledger::command::decode(record).expect("a record");
+        let decoded = switch_core::ledger::record::decode(record).expect("a record");
         let switch_core::ledger::Command::Imported { file, rows: 1 } = decoded.command else { panic!("not an import") };
         assert!(name.ends_with(file) && (198..=200).contains(&file.len()));
     }

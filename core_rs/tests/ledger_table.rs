@@ -4,10 +4,10 @@
 mod college;
 
 use college::{AMOUNT_MAX, NOON, card, date};
-use switch_core::ledger::command::encode;
 use switch_core::ledger::identities::{Content, Echo, Family, Identity, State};
+use switch_core::ledger::record::encode;
 use switch_core::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
-use switch_core::ledger::{Command, Ledger, Movements, Outcome, Policy, PurseChoice, Request, Response};
+use switch_core::ledger::{Command, Ledger, Movements, Outcome, Pin, Policy, PurseChoice, Request, Response};
 use switch_core::limits::{ACCOUNT_FEN_MAX, PURSE_FEN_MAX};
 use switch_core::session::KeySlot;
 
@@ -55,7 +55,7 @@ fn enter_card(ledger: &mut Ledger, number: &str, holder: &str, status: CardStatu
 /// The terminal at index 0 stands in a canteen, the one at 1 in a shop, the one at 2 in the same canteen.
 fn ledger_with(cards: &str) -> Ledger {
     let mut ledger = Ledger::new();
-    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 8 }));
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 8, ..Policy::default() }));
     enter(&mut ledger, &Command::Cutover(date(TODAY)));
     for (id, category) in [("CANTEEN", Category::Canteen), ("SHOP", Category::Shop)] {
         enter(&mut ledger, &Command::Merchant { id: MerchantId::new(id).expect("short"), name: id, category, fee_bp: 0 });
@@ -86,7 +86,7 @@ fn request(family: Family, mti: u16, terminal: u32, stan: u32, card: &str, amoun
 }
 
 fn purchase(terminal: u32, stan: u32, card: &str, amount: u64, purse: PurseChoice) -> Command<'static> {
-    Command::Purchase { request: request(Family::Financial, 200, terminal, stan, card, Some(amount)), purse }
+    Command::Purchase { request: request(Family::Financial, 200, terminal, stan, card, Some(amount)), purse, pin: Pin::Absent }
 }
 
 fn balances(ledger: &Ledger) -> Vec<i64> {
@@ -322,7 +322,7 @@ fn of_several_reasons_the_first_in_the_order_of_codes_is_the_answer() {
 #[test]
 fn a_merchant_at_its_bound_is_a_malfunction_that_leaves_no_trace() {
     let mut ledger = ledger_with("");
-    enter(&mut ledger, &Command::Policy(Policy { amount_max: u32::MAX, identity_days: 8 }));
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: u32::MAX, identity_days: 8, ..Policy::default() }));
     for holder in 1..=11 {
         enter_card(&mut ledger, &holder.to_string(), &format!("H{holder}"), CardStatus::Active, TODAY, [PURSE_FEN_MAX, 0]);
     }
@@ -355,7 +355,7 @@ fn a_day_that_leaves_the_window_takes_its_identities_along() {
     enter(&mut ledger, &Command::Cutover(date("2026-11-29")));
     assert_eq!(*ledger.window().start(), date(TODAY));
     let (place, remembered) = ledger.recall(identity).expect("it is its last day");
-    assert_eq!((remembered.state, remembered.business_date), (State::Purchased, date(TODAY)));
+    assert_eq!((remembered.state, remembered.business_date), (State::Standing, date(TODAY)));
     assert_eq!(ledger.identities().get(place).position(), remembered.position());
     enter(&mut ledger, &Command::Cutover(date("2026-11-30")));
     assert!(ledger.recall(identity).is_none());
@@ -363,7 +363,7 @@ fn a_day_that_leaves_the_window_takes_its_identities_along() {
     let mut ledger = ledger_with(CARDS);
     run(&mut ledger, "0 | 1 | policy | 1001 | 850 | 00 | 350, 500 | 650, 0");
     enter(&mut ledger, &Command::Cutover(date("2026-11-23")));
-    enter(&mut ledger, &Command::Policy(Policy { amount_max: 1, identity_days: 1 }));
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: 1, identity_days: 1, ..Policy::default() }));
     assert!(ledger.recall(identity).is_none());
     assert_eq!(ledger.window(), date("2026-11-23")..=date("2026-11-24"));
 }
@@ -374,8 +374,8 @@ fn a_forgotten_day_stays_outside_the_window_when_the_memory_is_made_longer_again
     let sale = purchase(0, 1, "1001", 500, PurseChoice::Policy);
     assert_eq!(ledger.apply(NOON, &sale).response, Response::Approved);
     enter(&mut ledger, &Command::Cutover(date("2026-11-24")));
-    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 1 }));
-    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 8 }));
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 1, ..Policy::default() }));
+    enter(&mut ledger, &Command::Policy(Policy { amount_max: AMOUNT_MAX, identity_days: 8, ..Policy::default() }));
     // Were the day asked about again, the sale would be taken a second time.
     assert_eq!(*ledger.window().start(), date("2026-11-24"));
     enter(&mut ledger, &Command::Cutover(date("2026-11-28")));
@@ -399,7 +399,7 @@ fn a_record_that_could_not_have_been_made_here_is_refused_and_changes_nothing() 
         opening,
     };
     let impossible = [
-        ("no day", Command::Policy(Policy { amount_max: 1, identity_days: 0 })),
+        ("a limit that cannot be", Command::Policy(Policy { amount_max: 1, identity_days: 0, ..Policy::default() })),
         ("back", Command::Cutover(date(TODAY))),
         (
             "merchant",
@@ -424,7 +424,7 @@ fn a_record_that_could_not_have_been_made_here_is_refused_and_changes_nothing() 
         ),
         ("not that of its message", Command::Unknown(bare(Family::Financial, 400))),
         ("a second time", decided),
-        ("without a card", Command::Purchase { request: bare(Family::Financial, 200), purse: PurseChoice::Cash }),
+        ("lacks a card", Command::Purchase { request: bare(Family::Financial, 200), purse: PurseChoice::Cash, pin: Pin::Absent }),
     ];
     for (reason, command) in impossible {
         let (digest, position) = (ledger.digest(), ledger.position());
@@ -435,6 +435,8 @@ fn a_record_that_could_not_have_been_made_here_is_refused_and_changes_nothing() 
             after: None,
             original: None,
             place: None,
+            flag: None,
+            totals: None,
         };
         let mut record = Vec::new();
         encode(&mut record, NOON, &command, &outcome);

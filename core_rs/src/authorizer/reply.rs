@@ -4,8 +4,34 @@ use crate::calendar::Date;
 use crate::iso8583::frame::Tpdu;
 use crate::iso8583::{Message, Writer};
 use crate::ledger::Response;
+use crate::ledger::batches::Totals;
+use crate::ledger::hotlist::Piece;
 use crate::ledger::identities::Echo;
 use crate::mac::MacKey;
+
+/// Begins a sub-element of DE48: two digits of tag, two of length, value.
+pub(super) fn put_sub_element(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
+    let length = value.len() as u8;
+    assert!(length < 100 && tag < 100, "a tag and a length have two digits");
+    out.extend_from_slice(&[b'0' + tag / 10, b'0' + tag % 10, b'0' + length / 10, b'0' + length % 10]);
+    out.extend_from_slice(value);
+}
+
+/// DE48 of a piece of the hotlist: tag 50 the version, tag 52 whether more follows, tag 53 once a change.
+pub(super) fn put_hotlist(out: &mut Vec<u8>, version: u64, piece: &Piece) {
+    let mut digits = [0; 10];
+    write_digits(&mut digits, version);
+    put_sub_element(out, 50, &digits);
+    put_sub_element(out, 52, if piece.more { b"1" } else { b"0" });
+    for (is_added, number) in &piece.changes {
+        let mut text = [0; 20];
+        let number = number.digits();
+        let length = 1 + number.as_str().len();
+        text[0] = if *is_added { b'+' } else { b'-' };
+        text[1..length].copy_from_slice(number.as_str().as_bytes());
+        put_sub_element(out, 53, &text[..length]);
+    }
+}
 
 /// DE48 of the answer to a sign-on: tag 02 the switch's nonce, tag 03 the business date.
 pub(super) fn sign_on_answer(nonce: [u8; 8], date: Date) -> [u8; 32] {
@@ -37,14 +63,17 @@ pub(super) enum Echoed<'a> {
 }
 
 /// What a reply adds to the echo.
-pub(super) struct Answer {
+pub(super) struct Answer<'a> {
     pub(super) response: Response,
     /// MMDD of the business date.
     pub(super) month_day: u16,
     pub(super) position: Option<u64>,
     pub(super) approval: bool,
-    pub(super) private: Option<[u8; 32]>,
+    /// DE48.
+    pub(super) private: Option<&'a [u8]>,
     pub(super) available: Option<[i64; 2]>,
+    /// The switch's totals of a batch, DE74 to 77 and 86 to 89.
+    pub(super) totals: Option<&'a Totals>,
 }
 
 pub(super) fn write_refusal(
@@ -55,7 +84,7 @@ pub(super) fn write_refusal(
     month_day: u16,
     key: Option<&MacKey>,
 ) {
-    let answer = Answer { response, month_day, position: None, approval: false, private: None, available: None };
+    let answer = Answer { response, month_day, position: None, approval: false, private: None, available: None, totals: None };
     write_reply(out, tpdu, message, &Echoed::Sent(message), &answer, key);
 }
 
@@ -65,14 +94,15 @@ pub(super) fn write_reply(
     tpdu: Option<Tpdu>,
     message: &Message<'_>,
     echoed: &Echoed<'_>,
-    answer: &Answer,
+    answer: &Answer<'_>,
     key: Option<&MacKey>,
 ) {
     let network = match echoed {
         Echoed::Sent(message) => message.number(70),
         Echoed::Remembered(echo, _) => echo.network().map(u64::from),
     };
-    let mut reply = Writer::begin(out, tpdu.map(Tpdu::reply), (message.mti() + 10) % 10_000, network.is_some());
+    let mut reply =
+        Writer::begin(out, tpdu.map(Tpdu::reply), (message.mti() + 10) % 10_000, network.is_some() || answer.totals.is_some());
     if message.mti() / 100 != 8 {
         reply.echo(message, 2);
     }
@@ -108,7 +138,7 @@ pub(super) fn write_reply(
         Echoed::Remembered(echo, merchant) if echo.merchant() => reply.text(42, merchant),
         Echoed::Remembered(..) => {}
     }
-    if let Some(private) = &answer.private {
+    if let Some(private) = answer.private {
         reply.text(48, private);
     }
     reply.echo(message, 49);
@@ -127,6 +157,11 @@ pub(super) fn write_reply(
     }
     if let Some(network) = network {
         reply.number(70, network);
+    }
+    if let Some(totals) = answer.totals {
+        for (element, number) in totals.elements() {
+            reply.number(element, number);
+        }
     }
     reply.finish(key);
 }

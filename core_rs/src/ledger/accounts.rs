@@ -5,7 +5,8 @@
 //! positive and the account that the money came from is negative. No account is taken below its floor ([`Owner::floor`]) or
 //! filled beyond its ceiling: that is asked before a decision and asserted when it is posted.
 
-use crate::limits::{ACCOUNT_FEN_MAX, HOUSE_FEN_MAX, OFFLINE_DEBT_FEN_MAX};
+use super::registry::Payee;
+use crate::limits::{ACCOUNT_FEN_MAX, HOUSE_FEN_MAX};
 
 /// An account's number. The first are the campus's own, in the order of [`House::ALL`].
 pub type AccountId = u32;
@@ -60,6 +61,8 @@ pub enum Owner {
     Subsidy(u32),
     /// The merchant with this index.
     Merchant(u32),
+    /// Whom the bills of this kind are owed to.
+    Payee(Payee),
 }
 
 impl Owner {
@@ -71,6 +74,7 @@ impl Owner {
             Self::Cash(_) => "cash",
             Self::Subsidy(_) => "subsidy",
             Self::Merchant(_) => "merchant",
+            Self::Payee(_) => "payee",
         }
     }
 
@@ -80,9 +84,10 @@ impl Owner {
     pub fn floor(self) -> i64 {
         match self {
             Self::House(_) => -HOUSE_FEN_MAX,
-            Self::Cash(_) => -OFFLINE_DEBT_FEN_MAX,
-            // A subsidy is never spent offline. A merchant gives back what it took, and is paid out nothing yet.
-            Self::Subsidy(_) | Self::Merchant(_) => 0,
+            // What was sold offline, or taken back after it was spent, is a debt.
+            Self::Cash(_) => -ACCOUNT_FEN_MAX,
+            // A subsidy is never owed. A merchant and a payee give back what they took, and are paid out nothing yet.
+            Self::Subsidy(_) | Self::Merchant(_) | Self::Payee(_) => 0,
         }
     }
 
@@ -100,6 +105,7 @@ impl Owner {
             Self::Cash(holder) => (1, holder),
             Self::Subsidy(holder) => (2, holder),
             Self::Merchant(merchant) => (3, merchant),
+            Self::Payee(payee) => (4, u32::from(payee as u8)),
         }
     }
 
@@ -110,6 +116,7 @@ impl Owner {
             1 => Some(Self::Cash(index)),
             2 => Some(Self::Subsidy(index)),
             3 => Some(Self::Merchant(index)),
+            4 => Payee::from_number(u8::try_from(index).ok()?).map(Self::Payee),
             _ => None,
         }
     }
@@ -126,10 +133,10 @@ pub struct Movement {
     pub amount: u64,
 }
 
-/// The movements of one decision: none, one or two (one a purse).
+/// The movements of one decision: none, one a purse, and one more where a surcharge or a discount is shared otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Movements {
-    list: [Movement; 2],
+    list: [Movement; 4],
     count: u8,
 }
 
@@ -159,7 +166,25 @@ impl Movements {
 #[derive(Clone, Copy)]
 struct Account {
     balance: i64,
-    owner: Owner,
+    /// The owner's index, packed with the kind beside it: sixteen bytes in all.
+    index: u32,
+    kind: u8,
+    /// Whether a part of it is held.
+    has_holds: bool,
+}
+
+const _: () = assert!(size_of::<Account>() == 16, "millions are kept");
+
+impl Account {
+    fn new(owner: Owner) -> Self {
+        let (kind, index) = owner.packed();
+        Self { balance: 0, index, kind, has_holds: false }
+    }
+
+    #[inline]
+    fn owner(&self) -> Owner {
+        Owner::from_packed(self.kind, self.index).expect("it was packed from an owner")
+    }
 }
 
 /// Every account there is.
@@ -169,24 +194,24 @@ pub struct Accounts {
 
 impl Accounts {
     pub(super) fn new() -> Self {
-        Self { accounts: House::ALL.iter().map(|&house| Account { balance: 0, owner: Owner::House(house) }).collect() }
+        Self { accounts: House::ALL.iter().map(|&house| Account::new(Owner::House(house))).collect() }
     }
 
     /// Accounts with balances, from the state's image; `None` where the campus's own do not come first,
     /// one is beyond its floor or ceiling, or the sum is not zero.
     pub(super) fn restored(accounts: impl Iterator<Item = (i64, Owner)>) -> Option<Self> {
-        let restored = Self { accounts: accounts.map(|(balance, owner)| Account { balance, owner }).collect() };
-        let houses = restored.accounts.iter().take_while(|account| matches!(account.owner, Owner::House(_)));
-        let in_order = houses.map(|account| account.owner).eq(House::ALL.map(Owner::House));
+        let restored = Self { accounts: accounts.map(|(balance, owner)| Account { balance, ..Account::new(owner) }).collect() };
+        let houses = restored.accounts.iter().take_while(|account| matches!(account.owner(), Owner::House(_)));
+        let in_order = houses.map(Account::owner).eq(House::ALL.map(Owner::House));
         let rest = restored.accounts.get(House::ALL.len()..)?;
-        let bounded = |account: &Account| (account.owner.floor()..=account.owner.ceiling()).contains(&account.balance);
-        let parties = rest.iter().all(|account| !matches!(account.owner, Owner::House(_)));
+        let bounded = |account: &Account| (account.owner().floor()..=account.owner().ceiling()).contains(&account.balance);
+        let parties = rest.iter().all(|account| !matches!(account.owner(), Owner::House(_)));
         let bounded = restored.accounts.iter().all(bounded);
         (in_order && parties && bounded && restored.sum() == 0).then_some(restored)
     }
 
     pub(super) fn open(&mut self, owner: Owner) -> AccountId {
-        self.accounts.push(Account { balance: 0, owner });
+        self.accounts.push(Account::new(owner));
         self.accounts.len() as AccountId - 1
     }
 
@@ -205,7 +230,19 @@ impl Accounts {
     /// If there is no such account.
     #[must_use]
     pub fn owner(&self, account: AccountId) -> Owner {
-        self.accounts[account as usize].owner
+        self.accounts[account as usize].owner()
+    }
+
+    /// The balance in fen, and whether a part of it is held.
+    #[inline]
+    pub(super) fn balance_and_holds(&self, account: AccountId) -> (i64, bool) {
+        let account = &self.accounts[account as usize];
+        (account.balance, account.has_holds)
+    }
+
+    /// Takes note of whether a part of it is held.
+    pub(super) fn set_has_holds(&mut self, account: AccountId, has_holds: bool) {
+        self.accounts[account as usize].has_holds = has_holds;
     }
 
     /// How many there are; their numbers run from 0.
@@ -241,10 +278,10 @@ impl Accounts {
             let amount = i64::try_from(movement.amount).expect("an amount is checked before it is posted");
             let debit = &mut self.accounts[movement.debit as usize];
             debit.balance = debit.balance.checked_sub(amount).expect("room is checked before it is posted");
-            assert!(debit.balance >= debit.owner.floor(), "no account is taken below its floor");
+            assert!(debit.balance >= debit.owner().floor(), "no account is taken below its floor");
             let credit = &mut self.accounts[movement.credit as usize];
             credit.balance = credit.balance.checked_add(amount).expect("room is checked before it is posted");
-            assert!(credit.balance <= credit.owner.ceiling(), "no account is filled beyond its ceiling");
+            assert!(credit.balance <= credit.owner().ceiling(), "no account is filled beyond its ceiling");
         }
     }
 
@@ -288,10 +325,13 @@ mod tests {
         let mut accounts = Accounts::new();
         let (cash, subsidy) = (accounts.open(Owner::Cash(0)), accounts.open(Owner::Subsidy(0)));
         let merchant = accounts.open(Owner::Merchant(0));
-        for (account, amount) in [(cash, 300), (subsidy, 200), (merchant, 100)] {
+        let debt = ACCOUNT_FEN_MAX.unsigned_abs();
+        for (account, amount, owed) in [(cash, 300, debt), (subsidy, 200, 0), (merchant, 100, 0)] {
             accounts.post(&one(4, account, amount));
-            assert!(accounts.can_post(&one(account, 0, amount)));
-            assert!(!accounts.can_post(&one(account, 0, amount + 1)));
+            accounts.post(&one(account, 0, amount));
+            assert!(owed == 0 || accounts.can_post(&one(account, 0, owed)));
+            assert!(!accounts.can_post(&one(account, 0, owed + 1)));
+            accounts.post(&one(0, account, amount));
         }
         accounts.tamper(4, 600 - HOUSE_FEN_MAX);
         assert!(accounts.can_post(&one(4, cash, 0)) && !accounts.can_post(&one(4, cash, 1)));
@@ -301,8 +341,8 @@ mod tests {
     #[should_panic(expected = "no account is taken below its floor")]
     fn a_purse_is_not_overdrawn_unseen() {
         let mut accounts = Accounts::new();
-        let (cash, merchant) = (accounts.open(Owner::Cash(0)), accounts.open(Owner::Merchant(0)));
-        accounts.post(&one(cash, merchant, 1));
+        let (subsidy, merchant) = (accounts.open(Owner::Subsidy(0)), accounts.open(Owner::Merchant(0)));
+        accounts.post(&one(subsidy, merchant, 1));
     }
 
     #[test]

@@ -1,16 +1,15 @@
-//! Commands: what changes the ledger, and the form in which the journal holds it with its outcome.
-//!
-//! A journal record is one command, the moment of its decision and the outcome, little-endian, without padding:
-//! `kind u8 · timestamp u64 · command · outcome`. Replaying the command must give the same outcome; [`decode`] gives both
-//! so that the reader can hold one against the other.
+//! Commands: what changes the ledger, and what it did. How the journal holds them says [`super::record`].
 
 use super::accounts::AccountId;
-use super::bytes::{Decoder, Encoder};
+use super::batches::Totals;
 use super::identities::{Content, Echo, Identity, Place};
-use super::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalId, TerminalKind, Zone};
+use super::registry::{
+    Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalId, TerminalKind, Zone,
+};
 use super::response::Response;
+use super::rules::Rules;
 use super::{Movements, Policy};
-use crate::calendar::{Date, Timestamp};
+use crate::calendar::Date;
 use crate::card_number::CardNumber;
 use crate::session::KeySlot;
 
@@ -39,6 +38,30 @@ pub enum PurseChoice {
     Cash = 1,
     /// 20: subsidy alone.
     Subsidy = 2,
+}
+
+impl PurseChoice {
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        [Self::Policy, Self::Cash, Self::Subsidy].get(usize::from(number)).copied()
+    }
+}
+
+/// What a message's PIN was found to be, before the ledger asks whether it needs one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Pin {
+    /// There was none.
+    Absent = 0,
+    /// It is the card's.
+    Right = 1,
+    /// It is not the card's, or the card has none.
+    Wrong = 2,
+}
+
+impl Pin {
+    pub(super) fn from_number(number: u8) -> Option<Self> {
+        [Self::Absent, Self::Right, Self::Wrong].get(usize::from(number)).copied()
+    }
 }
 
 /// One command.
@@ -87,6 +110,20 @@ pub enum Command<'a> {
         /// Opening balances, cash and subsidy, in fen.
         opening: [i64; 2],
     },
+    /// These rules are in force from here on, in the place of all before.
+    Rules(Box<Rules>),
+    /// A card has another PIN.
+    Pin {
+        /// DE2.
+        number: CardNumber,
+        /// What tells whether a PIN is the card's, and nothing of the PIN without the switch's own key.
+        verification: [u8; 16],
+    },
+    /// A hold has lasted as long as it may: what it held is free again.
+    Lapse {
+        /// The hold's transaction number.
+        hold: u64,
+    },
     /// A file's rows, which went before, were all of it.
     Imported {
         /// The file's name.
@@ -111,6 +148,103 @@ pub enum Command<'a> {
         request: Request,
         /// Which purses.
         purse: PurseChoice,
+        /// Its PIN.
+        pin: Pin,
+    },
+    /// A sale that was made while the terminal could not ask.
+    OfflineSale {
+        /// The message.
+        request: Request,
+        /// Which purses.
+        purse: PurseChoice,
+    },
+    /// A part of the cash purse is kept back for what a meter will say.
+    Hold {
+        /// The message.
+        request: Request,
+        /// Its PIN.
+        pin: Pin,
+    },
+    /// What the meter said of a hold.
+    Completion {
+        /// The message.
+        request: Request,
+        /// The hold's transaction number.
+        original: u64,
+    },
+    /// A sale of the day is undone.
+    Void {
+        /// The message.
+        request: Request,
+        /// The sale's transaction number.
+        original: u64,
+    },
+    /// A part of a sale is given back.
+    Refund {
+        /// The message.
+        request: Request,
+        /// The sale's transaction number.
+        original: u64,
+    },
+    /// Cash was paid in at a counter.
+    Load(Request),
+    /// A bill is paid.
+    BillPayment {
+        /// The message.
+        request: Request,
+        /// Whom it is owed to.
+        payee: Payee,
+        /// Which bill.
+        reference: &'a str,
+        /// Its PIN.
+        pin: Pin,
+    },
+    /// A card was shown for something that moves no money.
+    Identity {
+        /// The message.
+        request: Request,
+        /// For what.
+        act: Act,
+        /// What is borrowed or brought back; else empty.
+        item: &'a str,
+        /// Whether it happened before the switch could be asked.
+        is_advice: bool,
+    },
+    /// A card is reported lost, or found.
+    CardReport {
+        /// The message.
+        request: Request,
+        /// Found.
+        is_found: bool,
+    },
+    /// A terminal closes a batch.
+    BatchClose {
+        /// The message.
+        request: Request,
+        /// The terminal's totals.
+        totals: Totals,
+    },
+    /// A meter reports.
+    Event {
+        /// The message.
+        request: Request,
+        /// What.
+        kind: EventKind,
+        /// Where.
+        place: &'a str,
+        /// How much.
+        value: &'a str,
+    },
+    /// An advice dated outside the days that are kept: not posted, kept for a person.
+    LateAdvice {
+        /// The message.
+        request: Request,
+        /// What was done, if it moved no money.
+        act: Option<Act>,
+        /// What was borrowed or brought back; else empty.
+        item: &'a str,
+        /// Of a completion, the hold's transaction number; else 0.
+        original: u64,
     },
     /// A reversal.
     Reversal {
@@ -131,6 +265,18 @@ impl Command<'_> {
             Self::SignOn { request, .. }
             | Self::SignOff(request)
             | Self::Purchase { request, .. }
+            | Self::OfflineSale { request, .. }
+            | Self::Hold { request, .. }
+            | Self::Completion { request, .. }
+            | Self::Void { request, .. }
+            | Self::Refund { request, .. }
+            | Self::Load(request)
+            | Self::BillPayment { request, .. }
+            | Self::Identity { request, .. }
+            | Self::CardReport { request, .. }
+            | Self::BatchClose { request, .. }
+            | Self::Event { request, .. }
+            | Self::LateAdvice { request, .. }
             | Self::Reversal { request, .. }
             | Self::Unknown(request) => Some(request),
             _ => None,
@@ -146,10 +292,25 @@ impl Command<'_> {
             Self::Merchant { .. } => "merchant",
             Self::Terminal { .. } => "terminal",
             Self::Card { .. } => "card",
+            Self::Rules(_) => "rules",
+            Self::Pin { .. } => "pin",
+            Self::Lapse { .. } => "lapse",
             Self::Imported { .. } => "import",
             Self::SignOn { .. } => "sign_on",
             Self::SignOff(_) => "sign_off",
             Self::Purchase { .. } => "purchase",
+            Self::OfflineSale { .. } | Self::LateAdvice { act: None, original: 0, .. } => "offline_sale",
+            Self::Hold { .. } => "hold",
+            Self::Completion { .. } | Self::LateAdvice { act: None, .. } => "completion",
+            Self::Void { .. } => "void",
+            Self::Refund { .. } => "refund",
+            Self::Load(_) => "load",
+            Self::BillPayment { .. } => "bill_payment",
+            Self::Identity { act, .. } | Self::LateAdvice { act: Some(act), .. } => act.name(),
+            Self::CardReport { is_found: false, .. } => "loss",
+            Self::CardReport { is_found: true, .. } => "found",
+            Self::BatchClose { .. } => "batch_close",
+            Self::Event { .. } => "event",
             Self::Reversal { .. } => "reversal",
             Self::Unknown(_) => "unknown",
         }
@@ -157,229 +318,44 @@ impl Command<'_> {
 }
 
 /// What a command did.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Outcome {
     /// The decision.
     pub response: Response,
     /// The money that moved. Not in the record: replaying gives it again.
     pub movements: Movements,
-    /// Of a purchase's amount, what the cash and the subsidy purse paid; of a reversal's, what they got back. Fen.
+    /// What left the cash and the subsidy purse, or reached them: which of the two, the movements say. Of a hold, what it holds of
+    /// the cash purse. Fen.
     pub paid: [u64; 2],
     /// Available afterwards in the cash and the subsidy purse of the card's holder, where a card was found. Fen.
     pub after: Option<[i64; 2]>,
-    /// The transaction number of what a reversal undid.
+    /// The transaction number of what was undone, given back or completed.
     pub original: Option<u64>,
+    /// What happened offline and was posted: how it would have been answered if the switch had been asked before, where that is
+    /// not 00.
+    pub flag: Option<Response>,
+    /// The switch's own totals, where a batch was closed with others.
+    pub totals: Option<Box<Totals>>,
     /// Where the decision is remembered. Not in the record: replaying gives it again.
     pub place: Option<Place>,
 }
 
 impl Outcome {
     pub(super) fn of(response: Response) -> Self {
-        Self { response, movements: Movements::default(), paid: [0; 2], after: None, original: None, place: None }
+        Self {
+            response,
+            movements: Movements::default(),
+            paid: [0; 2],
+            after: None,
+            original: None,
+            flag: None,
+            totals: None,
+            place: None,
+        }
     }
 }
 
 /// The accounts that the movements of an outcome touch.
 pub fn touched(outcome: &Outcome) -> impl Iterator<Item = AccountId> + '_ {
     outcome.movements.as_slice().iter().flat_map(|movement| [movement.debit, movement.credit])
-}
-
-const POLICY: u8 = 1;
-const CUTOVER: u8 = 2;
-const MERCHANT: u8 = 3;
-const TERMINAL: u8 = 4;
-const CARD: u8 = 5;
-const IMPORTED: u8 = 6;
-const SIGN_ON: u8 = 16;
-const SIGN_OFF: u8 = 17;
-const PURCHASE: u8 = 18;
-const REVERSAL: u8 = 19;
-const UNKNOWN: u8 = 20;
-
-fn put_request(encoder: &mut Encoder<'_>, request: &Request) {
-    encoder.u64(request.identity.packed());
-    encoder.u16(request.identity.date.0);
-    let [card, rest] = request.content.packed();
-    encoder.u64(card);
-    encoder.u64(rest);
-    encoder.u64(request.echo.packed());
-    encoder.u8(request.slot as u8);
-    encoder.u16(request.mti);
-}
-
-/// Whether these bytes are a record that moves the business date on.
-#[must_use]
-pub fn is_cutover(record: &[u8]) -> bool {
-    record.first() == Some(&CUTOVER)
-}
-
-/// Appends the record of a decided command to `out`.
-pub fn encode(out: &mut Vec<u8>, timestamp: Timestamp, command: &Command<'_>, outcome: &Outcome) {
-    let mut encoder = Encoder(out);
-    let kind = match command {
-        Command::Policy(_) => POLICY,
-        Command::Cutover(_) => CUTOVER,
-        Command::Merchant { .. } => MERCHANT,
-        Command::Terminal { .. } => TERMINAL,
-        Command::Card { .. } => CARD,
-        Command::Imported { .. } => IMPORTED,
-        Command::SignOn { .. } => SIGN_ON,
-        Command::SignOff(_) => SIGN_OFF,
-        Command::Purchase { .. } => PURCHASE,
-        Command::Reversal { .. } => REVERSAL,
-        Command::Unknown(_) => UNKNOWN,
-    };
-    encoder.u8(kind);
-    encoder.u64(timestamp);
-    match command {
-        Command::Policy(policy) => {
-            encoder.u32(policy.amount_max);
-            encoder.u16(policy.identity_days);
-        }
-        Command::Cutover(date) => encoder.u16(date.0),
-        Command::Merchant { id, name, category, fee_bp } => {
-            encoder.text(id.as_str());
-            encoder.text(name);
-            encoder.u8(*category as u8);
-            encoder.u16(*fee_bp);
-        }
-        Command::Terminal { id, merchant, kind, zone, wrapped_key } => {
-            encoder.bytes(id);
-            encoder.u32(*merchant);
-            encoder.u8(*kind as u8);
-            encoder.text(zone.as_str());
-            encoder.bytes(wrapped_key);
-        }
-        Command::Card { number, holder, class, status, expires, opening } => {
-            encoder.u64(number.packed());
-            encoder.text(holder.as_str());
-            encoder.u8(*class as u8);
-            encoder.u8(*status as u8);
-            encoder.u16(expires.0);
-            encoder.u64(opening[0].cast_unsigned());
-            encoder.u64(opening[1].cast_unsigned());
-        }
-        Command::Imported { file, rows } => {
-            encoder.text(file);
-            encoder.u32(*rows);
-        }
-        Command::SignOn { request, terminal_nonce, switch_nonce } => {
-            put_request(&mut encoder, request);
-            encoder.bytes(terminal_nonce);
-            encoder.bytes(switch_nonce);
-        }
-        Command::SignOff(request) | Command::Unknown(request) => put_request(&mut encoder, request),
-        Command::Purchase { request, purse } => {
-            put_request(&mut encoder, request);
-            encoder.u8(*purse as u8);
-        }
-        Command::Reversal { request, original } => {
-            put_request(&mut encoder, request);
-            encoder.u64(original.packed());
-            encoder.u16(original.date.0);
-        }
-    }
-    encoder.u8(outcome.response as u8);
-    encoder
-        .u8(u8::from(outcome.after.is_some()) | u8::from(outcome.original.is_some()) << 1 | u8::from(outcome.paid != [0; 2]) << 2);
-    if outcome.paid != [0; 2] {
-        encoder.u64(outcome.paid[0]);
-        encoder.u64(outcome.paid[1]);
-    }
-    if let Some(after) = outcome.after {
-        encoder.u64(after[0].cast_unsigned());
-        encoder.u64(after[1].cast_unsigned());
-    }
-    if let Some(original) = outcome.original {
-        encoder.u64(original);
-    }
-}
-
-fn take_request(decoder: &mut Decoder<'_>) -> Option<Request> {
-    let packed = decoder.u64()?;
-    let identity = Identity::from_packed(packed, Date(decoder.u16()?));
-    let content = Content::from_packed([decoder.u64()?, decoder.u64()?]);
-    let echo = Echo::from_packed(decoder.u64()?);
-    Some(Request { identity, content, echo, slot: KeySlot::from_number(decoder.u8()?)?, mti: decoder.u16()? })
-}
-
-/// What a record says: when, what, and with which outcome (its movements left out).
-pub struct Decoded<'a> {
-    /// When it was decided.
-    pub timestamp: Timestamp,
-    /// The command.
-    pub command: Command<'a>,
-    /// Its outcome without its movements.
-    pub outcome: Outcome,
-}
-
-/// Reads a record, or `None` where it is not one that this version of the switch writes.
-#[must_use]
-pub fn decode(record: &[u8]) -> Option<Decoded<'_>> {
-    let mut decoder = Decoder(record);
-    let kind = decoder.u8()?;
-    let timestamp = decoder.u64()?;
-    let command = match kind {
-        POLICY => Command::Policy(Policy { amount_max: decoder.u32()?, identity_days: decoder.u16()? }),
-        CUTOVER => Command::Cutover(Date(decoder.u16()?)),
-        MERCHANT => Command::Merchant {
-            id: MerchantId::new(decoder.text()?)?,
-            name: decoder.text()?,
-            category: Category::from_number(decoder.u8()?)?,
-            fee_bp: decoder.u16()?,
-        },
-        TERMINAL => Command::Terminal {
-            id: decoder.array()?,
-            merchant: decoder.u32()?,
-            kind: TerminalKind::from_number(decoder.u8()?)?,
-            zone: Zone::new(decoder.text()?)?,
-            wrapped_key: decoder.array()?,
-        },
-        CARD => Command::Card {
-            number: CardNumber::from_packed(decoder.u64()?)?,
-            holder: HolderId::new(decoder.text()?)?,
-            class: CardClass::from_number(decoder.u8()?)?,
-            status: CardStatus::from_number(decoder.u8()?)?,
-            expires: Date(decoder.u16()?),
-            opening: [decoder.u64()?.cast_signed(), decoder.u64()?.cast_signed()],
-        },
-        IMPORTED => Command::Imported { file: decoder.text()?, rows: decoder.u32()? },
-        SIGN_ON => Command::SignOn {
-            request: take_request(&mut decoder)?,
-            terminal_nonce: decoder.array()?,
-            switch_nonce: decoder.array()?,
-        },
-        SIGN_OFF => Command::SignOff(take_request(&mut decoder)?),
-        PURCHASE => Command::Purchase {
-            request: take_request(&mut decoder)?,
-            purse: match decoder.u8()? {
-                0 => PurseChoice::Policy,
-                1 => PurseChoice::Cash,
-                2 => PurseChoice::Subsidy,
-                _ => return None,
-            },
-        },
-        REVERSAL => {
-            let request = take_request(&mut decoder)?;
-            let packed = decoder.u64()?;
-            Command::Reversal { request, original: Identity::from_packed(packed, Date(decoder.u16()?)) }
-        }
-        UNKNOWN => Command::Unknown(take_request(&mut decoder)?),
-        _ => return None,
-    };
-    let mut outcome = Outcome::of(Response::from_number(decoder.u8()?)?);
-    let present = decoder.u8()?;
-    if present > 7 {
-        return None;
-    }
-    if present & 4 != 0 {
-        outcome.paid = [decoder.u64()?, decoder.u64()?];
-    }
-    if present & 1 != 0 {
-        outcome.after = Some([decoder.u64()?.cast_signed(), decoder.u64()?.cast_signed()]);
-    }
-    if present & 2 != 0 {
-        outcome.original = Some(decoder.u64()?);
-    }
-    decoder.0.is_empty().then_some(Decoded { timestamp, command, outcome })
 }

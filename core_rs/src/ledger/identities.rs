@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-pub use super::remembered::{Remembered, State};
+pub use super::remembered::{Deed, Extra, Remembered, State};
 use super::shelf::Shelf;
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
@@ -246,6 +246,14 @@ pub struct Place {
     index: u32,
 }
 
+impl Place {
+    /// The day of DE13.
+    #[must_use]
+    pub fn date(self) -> Date {
+        self.date
+    }
+}
+
 /// Every identity in the window.
 #[derive(Default)]
 pub struct Identities {
@@ -269,6 +277,24 @@ impl Identities {
     #[inline]
     pub fn get(&self, place: Place) -> Remembered {
         self.shelves[&place.date].get(place.index)
+    }
+
+    /// Where the decision with this transaction number is remembered. The newest days are looked through first.
+    #[must_use]
+    pub fn at(&self, position: u64) -> Option<Place> {
+        let mut days = self.shelves.iter().rev();
+        days.find_map(|(&date, shelf)| shelf.at(position).map(|index| Place { date, index }))
+    }
+
+    /// What it has besides, if anything.
+    #[must_use]
+    pub fn extra(&self, place: Place) -> Option<&Extra> {
+        self.shelves[&place.date].extra(place.index)
+    }
+
+    /// What it has besides, to be changed.
+    pub(super) fn extra_mut(&mut self, place: Place) -> &mut Extra {
+        self.shelf(place.date).extra_mut(place.index)
     }
 
     fn shelf(&mut self, date: Date) -> &mut Shelf {

@@ -11,17 +11,26 @@
 //! block      u32 bytes that follow · whole rows
 //! section    one block: u64 rows; then blocks until all rows are there
 //! image      head · accounts · merchants · terminals · holders · cards · days (u64 of them), for each: its date, its
-//!            decisions · nonces
+//!            decisions · nonces · what few decisions have besides; then rules (one block) · counts of rules · open holds ·
+//!            batches · the hotlist's changes · PINs · who went through which door · loans · late advices
 //! ```
 
 use super::accounts::{Accounts, Owner};
+use super::batches::{Batches, Totals};
 use super::bytes::{Decoder, Encoder};
-use super::identities::{Identities, Remembered};
+use super::holds::Holds;
+use super::hotlist::Hotlist;
+use super::identities::{Extra, Identities, Remembered};
+use super::loans::Loans;
+use super::pins::Pins;
+use super::presence::Presence;
 use super::registry::{
     Card, CardClass, CardStatus, Category, Holder, HolderId, Keyed, Merchant, MerchantId, NONE, Purses, Registry, Table, Terminal,
     TerminalKind, Zone,
 };
+use super::rules::Rules;
 use super::shelf::Shelf;
+use super::usage::Counter;
 use super::{Ledger, Policy};
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
@@ -138,8 +147,7 @@ impl Ledger {
         writer.row(|row| {
             row.u64(self.position);
             row.u16(self.business_date.0);
-            row.u32(self.policy.amount_max);
-            row.u16(self.policy.identity_days);
+            self.policy.put(row);
             row.u16(self.remembered_from.0);
         });
         writer.close();
@@ -165,6 +173,8 @@ impl Ledger {
             put_nonces(row, terminal.session.current);
             put_nonces(row, terminal.session.previous);
             row.u64(terminal.last_activity);
+            row.u32(terminal.batch);
+            terminal.totals.put(row);
         });
         writer.section(self.registry.holders.rows().iter(), |row, holder| {
             row.text(holder.id.as_str());
@@ -191,7 +201,30 @@ impl Ledger {
                 row.u64(*position);
                 row.bytes(nonce);
             });
+            writer.section(shelf.extras().iter(), |row, (index, extra)| {
+                row.u32(*index);
+                extra.put(row);
+            });
         }
+        self.lists(&mut writer);
+    }
+
+    /// What there is little of.
+    fn lists(&self, writer: &mut Writer<'_>) {
+        writer.row(|row| self.rules.put(row));
+        writer.close();
+        writer.section(self.usage.counters().iter(), |row, counter| counter.put(row));
+        writer.section(self.holds.rows(), Holds::put);
+        writer.section(self.batches.rows(), Batches::put);
+        writer.section(self.hotlist.rows(), Hotlist::put);
+        writer.section(self.pins.rows(), Pins::put);
+        writer.section(self.presence.rows(), Presence::put);
+        writer.section(self.loans.rows(), Loans::put);
+        writer.section(self.late.iter(), |row, ((date, identity), noted)| {
+            row.u16(date.0);
+            row.u64(*identity);
+            row.u16(noted.0);
+        });
     }
 
     /// BLAKE3 over the image: equal digests, equal states.
@@ -212,9 +245,9 @@ impl Ledger {
         let mut reader = Reader { blocks };
         let (position, business_date, policy, remembered_from) = reader.one("head", |row| {
             let (position, business_date) = (row.u64()?, Date(row.u16()?));
-            let policy = Policy { amount_max: row.u32()?, identity_days: row.u16()? };
+            let policy = Policy::take(row)?;
             let head = (position, business_date, policy, Date(row.u16()?));
-            (position <= POSITION_MAX && policy.identity_days > 0).then_some(head)
+            (position <= POSITION_MAX && policy.is_possible()).then_some(head)
         })?;
         let accounts = read_accounts(&mut reader)?;
         let registry = read_registry(&mut reader, &accounts)?;
@@ -234,9 +267,46 @@ impl Ledger {
                 shelf.keep_nonce(row.u64()?, row.array()?);
                 Some(())
             })?;
+            let cards = registry.cards.rows().len();
+            reader.section("decisions' rest", |row| {
+                let (index, extra) = (row.u32()?, Extra::take(row, cards)?);
+                shelf.restore_extra(index, extra)
+            })?;
             identities.put(date, shelf);
         }
-        Ok(Self { position, business_date, policy, remembered_from, registry, accounts, identities })
+        let payees = Self::find_payees(&accounts);
+        let mut ledger =
+            Self { position, business_date, policy, remembered_from, registry, accounts, payees, identities, ..Self::new() };
+        ledger.take_lists(&mut reader)?;
+        Ok(ledger)
+    }
+
+    fn take_lists(&mut self, reader: &mut Reader<'_>) -> Result<(), String> {
+        let [cards, holders, terminals] =
+            [self.registry.cards.rows().len(), self.registry.holders.rows().len(), self.registry.terminals.rows().len()];
+        self.rules = reader.one("rules", Rules::take)?;
+        let rules = &self.rules;
+        reader.section("counts", |row| self.usage.put(Counter::take(row, rules, holders)?))?;
+        reader.section("holds", |row| self.holds.take(row, [cards, holders, terminals]))?;
+        let purses = self.registry.holders.rows().iter().map(|holder| holder.purses.cash());
+        for (holder, account) in (0..).zip(purses) {
+            self.accounts.set_has_holds(account, self.holds.held(holder) > 0);
+        }
+        reader.section("batches", |row| self.batches.take_row(row, terminals))?;
+        let registry = &self.registry;
+        reader.section("hotlist", |row| {
+            let card = row.u32()?;
+            let number = registry.cards.rows().get(card as usize)?.number;
+            self.hotlist.change(card, number);
+            Some(())
+        })?;
+        reader.section("PINs", |row| self.pins.take(row, cards))?;
+        reader.section("doors", |row| self.presence.take(row, holders))?;
+        reader.section("loans", |row| self.loans.take(row, [cards, holders, terminals]))?;
+        reader.section("late advices", |row| {
+            let (date, identity, noted) = (Date(row.u16()?), row.u64()?, Date(row.u16()?));
+            self.late.insert((date, identity), noted).is_none().then_some(())
+        })
     }
 }
 
@@ -274,6 +344,8 @@ fn read_registry(reader: &mut Reader<'_>, accounts: &Accounts) -> Result<Registr
             wrapped_key: row.array()?,
             session: Session { current: take_nonces(row)?, previous: take_nonces(row)? },
             last_activity: row.u64()?,
+            batch: row.u32()?,
+            totals: Totals::take(row)?,
         };
         ((terminal.merchant as usize) < merchants).then(|| add(terminals, terminal))?
     })?;

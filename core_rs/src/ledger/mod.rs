@@ -9,33 +9,60 @@
 //! like any other, not an error: what must not happen is asserted, and ends the process.
 
 pub mod accounts;
+mod act;
 mod ahead;
+mod batch;
+pub mod batches;
 mod bytes;
 pub mod command;
+mod hold;
+pub mod holds;
+pub mod hotlist;
 pub mod identities;
 pub mod image;
 mod label;
+mod load;
+pub mod loans;
+mod pins;
+mod presence;
 mod purchase;
+pub mod record;
+mod refund;
 pub mod registry;
 mod remembered;
 pub mod replay;
 mod response;
 mod reversal;
+pub mod rule;
+pub mod rules;
 mod shelf;
+pub mod usage;
 
 pub use accounts::Movements;
-pub use command::{Command, Outcome, PurseChoice, Request};
+pub use command::{Command, Outcome, Pin, PurseChoice, Request};
 pub use label::Label;
 pub use response::Response;
 
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use accounts::{Accounts, House, Owner};
+use accounts::{AccountId, Accounts, House, Owner};
+use batches::{Batches, Totals};
+use bytes::{Decoder, Encoder};
+use holds::Holds;
+use hotlist::Hotlist;
 use identities::{Identities, Place, Remembered, State};
-use registry::{Card, Holder, HolderId, Merchant, NONE, Purses, Registry, Terminal};
+use loans::Loans;
+use pins::Pins;
+use presence::Presence;
+use refund::Original;
+use registry::{Card, CardStatus, Holder, HolderId, Merchant, NONE, Purses, Registry, Terminal};
+use rules::Rules;
+use usage::{Sale, Usage};
 
 use crate::calendar::{Date, Timestamp};
-use crate::limits::{CLOCK_AHEAD_DAYS, PURSE_FEN_MAX};
+use crate::card_number::CardNumber;
+use crate::limits::{CLOCK_AHEAD_DAYS, HOLD_HOURS_MAX, PIN_TRIES_MAX, PURSE_FEN_MAX};
 use crate::session::{Nonces, Session};
 
 /// The limits that decisions depend on. They are journaled, so that a replay decides alike.
@@ -45,6 +72,42 @@ pub struct Policy {
     pub amount_max: u32,
     /// For how many business days an identity is remembered.
     pub identity_days: u16,
+    /// After how many hours a hold lapses.
+    pub hold_hours: u16,
+    /// How many wrong PINs in a row are too many.
+    pub pin_tries_max: u8,
+}
+
+impl Default for Policy {
+    /// Nothing can be paid, holds lapse after a day, and the third wrong PIN is the last.
+    fn default() -> Self {
+        Self { amount_max: 0, identity_days: 1, hold_hours: 24, pin_tries_max: 3 }
+    }
+}
+
+impl Policy {
+    fn put(&self, encoder: &mut Encoder<'_>) {
+        encoder.u32(self.amount_max);
+        encoder.u16(self.identity_days);
+        encoder.u16(self.hold_hours);
+        encoder.u8(self.pin_tries_max);
+    }
+
+    fn take(decoder: &mut Decoder<'_>) -> Option<Self> {
+        Some(Self {
+            amount_max: decoder.u32()?,
+            identity_days: decoder.u16()?,
+            hold_hours: decoder.u16()?,
+            pin_tries_max: decoder.u8()?,
+        })
+    }
+
+    /// Whether every limit is one that can be.
+    fn is_possible(&self) -> bool {
+        self.identity_days > 0
+            && (1..=HOLD_HOURS_MAX).contains(&self.hold_hours)
+            && (1..=PIN_TRIES_MAX).contains(&self.pin_tries_max)
+    }
 }
 
 /// The whole state.
@@ -57,7 +120,20 @@ pub struct Ledger {
     remembered_from: Date,
     registry: Registry,
     accounts: Accounts,
+    /// The accounts of the payees that were ever paid, by their numbers.
+    payees: [Option<AccountId>; 4],
     identities: Identities,
+    rules: Rules,
+    usage: Usage,
+    holds: Holds,
+    batches: Batches,
+    hotlist: Hotlist,
+    pins: Pins,
+    presence: Presence,
+    loans: Loans,
+    /// Advices that came dated outside the window, by the day and the rest of their identity, with the business date on which each
+    /// was written down: each is written down once.
+    late: BTreeMap<(Date, u64), Date>,
 }
 
 /// What every outcome keeps, whatever was decided: the money that moved is the money that it tells of, a decline moves none,
@@ -65,8 +141,9 @@ pub struct Ledger {
 #[inline]
 fn assert_balanced(command: &Command<'_>, position: u64, outcome: &Outcome) {
     let moved = outcome.movements.total();
-    if command.request().is_some() {
-        assert_eq!(moved, outcome.paid[0] + outcome.paid[1], "what moved is what was paid");
+    let is_plain = matches!(command, Command::Purchase { .. } | Command::Load(_) | Command::Completion { .. });
+    if is_plain && outcome.response == Response::Approved {
+        assert!(moved >= outcome.paid[0] + outcome.paid[1], "what was paid has moved");
     }
     assert!(moved == 0 || outcome.response == Response::Approved, "a decline moves nothing");
     assert!(outcome.original.is_none_or(|original| original < position), "an original was decided before");
@@ -85,11 +162,21 @@ impl Ledger {
         Self {
             position: 0,
             business_date: Date(0),
-            policy: Policy { amount_max: 0, identity_days: 1 },
+            policy: Policy::default(),
             remembered_from: Date(0),
             registry: Registry::new(),
             accounts: Accounts::new(),
+            payees: [None; 4],
             identities: Identities::default(),
+            rules: Rules::default(),
+            usage: Usage::default(),
+            holds: Holds::default(),
+            batches: Batches::default(),
+            hotlist: Hotlist::default(),
+            pins: Pins::default(),
+            presence: Presence::default(),
+            loans: Loans::default(),
+            late: BTreeMap::new(),
         }
     }
 
@@ -146,12 +233,125 @@ impl Ledger {
         let oldest = Date(self.business_date.0.saturating_sub(self.policy.identity_days.max(1) - 1));
         self.remembered_from = self.remembered_from.max(oldest);
         self.identities.forget_before(self.remembered_from);
+        self.batches.forget_before(self.remembered_from);
+        self.late.retain(|_, noted| *noted >= oldest);
     }
 
-    /// What can be spent from a cash and a subsidy purse, in fen.
+    /// The business date moves on: what is counted by the day begins anew.
+    fn cut_over(&mut self, date: Date) {
+        assert!(date > self.business_date, "the business date only moves on");
+        self.business_date = date;
+        self.forget();
+        self.usage.cut_over(&self.rules, date);
+        self.presence.cut_over(date);
+    }
+
+    /// The rules in force.
     #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// The list of cards that are not to be taken.
+    #[must_use]
+    pub fn hotlist(&self) -> &Hotlist {
+        &self.hotlist
+    }
+
+    /// The open holds.
+    #[must_use]
+    pub fn holds(&self) -> &Holds {
+        &self.holds
+    }
+
+    /// Bytes held for rules, holds, batches, the hotlist, PINs, doors and loans.
+    #[must_use]
+    pub fn lists_memory(&self) -> usize {
+        self.rules.memory()
+            + self.usage.memory()
+            + self.holds.memory()
+            + self.batches.memory()
+            + self.hotlist.memory()
+            + self.pins.memory()
+            + self.presence.memory()
+            + self.loans.memory()
+            + self.late.len() * 2 * size_of::<((Date, u64), Date)>()
+    }
+
+    /// What is on loan.
+    #[must_use]
+    pub fn loans(&self) -> &Loans {
+        &self.loans
+    }
+
+    /// The batches that are not open, as far as they are kept.
+    #[must_use]
+    pub fn batches(&self) -> &Batches {
+        &self.batches
+    }
+
+    /// Why the card with this index may not be used today, if so.
+    #[must_use]
+    pub fn card_decline(&self, card: u32) -> Option<Response> {
+        purchase::card_decline(&self.registry.cards[card], self.business_date)
+    }
+
+    /// What tells whether a PIN is this card's; `None` where the card has none.
+    #[must_use]
+    pub fn pin_verification(&self, number: &CardNumber) -> Option<[u8; 16]> {
+        self.pins.verification(self.registry.cards.find(number)?)
+    }
+
+    /// Whether an advice that is dated outside the window was written down already.
+    #[must_use]
+    pub fn is_late_known(&self, identity: identities::Identity) -> bool {
+        self.late.contains_key(&(identity.date, identity.packed()))
+    }
+
+    /// What can be spent from a cash and a subsidy purse, in fen: what is held is not in it.
+    #[must_use]
+    #[inline]
     pub fn available(&self, purses: Purses) -> [i64; 2] {
-        [self.accounts.balance(purses.cash()), self.accounts.balance(purses.subsidy())]
+        let (cash, has_holds) = self.accounts.balance_and_holds(purses.cash());
+        [if has_holds { cash - self.held(purses) } else { cash }, self.accounts.balance(purses.subsidy())]
+    }
+
+    /// What is held of a cash purse, in fen.
+    #[must_use]
+    #[cold]
+    pub fn held(&self, purses: Purses) -> i64 {
+        match self.accounts.owner(purses.cash()) {
+            Owner::Cash(holder) => self.holds.held(holder).cast_signed(),
+            _ => unreachable!("a purse has a holder"),
+        }
+    }
+
+    /// What counted rules look at: who spends, where and when.
+    fn sale_of(&self, card: u32, category: registry::Category, date: Date, time: u32, is_purchase: bool) -> Sale {
+        let card = &self.registry.cards[card];
+        Sale { holder: card.holder, class: card.class, category, date, time, is_purchase }
+    }
+
+    /// Counts what was spent, where a rule counts it.
+    #[inline]
+    fn use_up(&mut self, request: &Request, spending: &purchase::Spending) {
+        if !self.rules.list().is_empty() {
+            let (date, time) = (request.identity.date, request.echo.time());
+            let sale = self.sale_of(spending.card, spending.category, date, time, spending.is_purchase);
+            self.usage.add(&self.rules, &sale, spending.amount, self.business_date);
+        }
+    }
+
+    /// Gives back what was counted for a decision of this business date: an amount, and with the `whole` of it the count.
+    fn give_use_back(&mut self, original: &Original, amount: u64, whole: bool) {
+        let decided = &original.decided;
+        if !self.rules.list().is_empty() && decided.business_date == self.business_date {
+            let category = self.registry.merchants[decided.merchant()].category;
+            let identity = identities::Identity::from_packed(decided.identity, original.place.date());
+            let is_purchase = matches!(decided.deed, identities::Deed::Purchase | identities::Deed::OfflineSale);
+            let sale = self.sale_of(original.card, category, identity.date, decided.echo.time(), is_purchase);
+            self.usage.give_back(&self.rules, &sale, amount, whole);
+        }
     }
 
     /// The decision on an identity that is remembered; a tombstone is none, for its message has not come yet.
@@ -179,15 +379,20 @@ impl Ledger {
         let position = self.position + 1;
         match command {
             Command::Policy(policy) => {
-                assert!(policy.identity_days > 0, "identities are kept for a day at least");
+                assert!(policy.is_possible(), "limits are checked before they are set");
                 self.policy = *policy;
                 self.forget();
             }
-            Command::Cutover(date) => {
-                assert!(*date > self.business_date, "the business date only moves on");
-                self.business_date = *date;
-                self.forget();
+            Command::Cutover(date) => self.cut_over(*date),
+            Command::Rules(rules) => {
+                self.usage.follow(&self.rules, rules);
+                self.rules = (**rules).clone();
             }
+            Command::Pin { number, verification } => {
+                let card = self.registry.cards.find(number).expect("a PIN is a known card's");
+                self.pins.set(card, *verification);
+            }
+            Command::Lapse { hold } => self.lapse(*hold, outcome),
             Command::Imported { .. } => {}
             Command::Merchant { .. } | Command::Terminal { .. } | Command::Card { .. } => self.enter(command, outcome),
             Command::SignOn { request, terminal_nonce, switch_nonce } => {
@@ -200,9 +405,8 @@ impl Ledger {
                 self.terminal(request).session.sign_off();
                 self.remembered(position, request, Response::Approved, outcome);
             }
-            Command::Purchase { request, purse } => self.purchase(position, request, *purse, outcome),
-            Command::Reversal { request, original } => self.reversal(position, request, *original, outcome),
-            Command::Unknown(request) => self.remembered(position, request, Response::InvalidTransaction, outcome),
+            Command::Purchase { request, purse, pin } => self.purchase(position, request, *purse, *pin, outcome),
+            _ => self.apply_rare(timestamp, position, command, outcome),
         }
         if outcome.response.is_remembered() {
             self.position = position;
@@ -210,6 +414,32 @@ impl Ledger {
             if let Some(request) = command.request() {
                 self.note_activity(timestamp, request);
             }
+        }
+    }
+
+    /// The terminals' other requests.
+    fn apply_rare(&mut self, timestamp: Timestamp, position: u64, command: &Command<'_>, outcome: &mut Outcome) {
+        match command {
+            Command::OfflineSale { request, purse } => self.offline_sale(position, request, *purse, outcome),
+            Command::Hold { request, pin } => self.hold(timestamp, position, request, *pin, outcome),
+            Command::Completion { request, original } => self.completion(position, request, *original, outcome),
+            Command::Void { request, original } => self.void(position, request, *original, outcome),
+            Command::Refund { request, original } => self.refund(position, request, *original, outcome),
+            Command::Load(request) => self.load(position, request, outcome),
+            Command::BillPayment { request, payee, pin, .. } => self.bill_payment(position, request, *payee, *pin, outcome),
+            Command::Identity { request, act, item, is_advice } => {
+                self.identity_act(position, request, *act, item, *is_advice, outcome);
+            }
+            Command::CardReport { request, is_found } => self.card_report(position, request, *is_found, outcome),
+            Command::BatchClose { request, totals } => self.batch_close(position, request, totals, outcome),
+            Command::Event { request, kind, .. } => self.event(position, request, *kind, outcome),
+            Command::LateAdvice { request, .. } => {
+                self.late.insert((request.identity.date, request.identity.packed()), self.business_date);
+                outcome.response = Response::InvalidTransaction;
+            }
+            Command::Reversal { request, original } => self.reversal(position, request, *original, outcome),
+            Command::Unknown(request) => self.remembered(position, request, Response::InvalidTransaction, outcome),
+            _ => unreachable!("the others are applied already"),
         }
     }
 
@@ -268,7 +498,9 @@ impl Ledger {
                     }
                     None => {
                         let session = Session::default();
-                        self.registry.terminals.add(Terminal { id, merchant, kind, zone, wrapped_key, session, last_activity: 0 });
+                        let (last_activity, batch, totals) = (0, 1, Totals::default());
+                        let terminal = Terminal { id, merchant, kind, zone, wrapped_key, session, last_activity, batch, totals };
+                        self.registry.terminals.add(terminal);
                     }
                 }
             }
@@ -285,21 +517,16 @@ impl Ledger {
                     Some(index) => {
                         let card = self.registry.cards.row_mut(index);
                         assert_eq!(card.holder, holder, "a card stays its holder's");
-                        (card.class, card.status, card.expires) = (class, status, expires);
+                        (card.class, card.expires) = (class, expires);
                         index
                     }
                     None => {
                         let purses = self.registry.holders[holder].purses;
+                        let status = CardStatus::Inactive;
                         self.registry.cards.add(Card { number, holder, purses, class, status, expires, last_activity: 0 })
                     }
                 };
-                let live = &mut self.registry.holders.row_mut(holder).live_card;
-                if status.is_live() {
-                    assert!(*live == NONE || *live == index, "one person, one live card");
-                    *live = index;
-                } else if *live == index {
-                    *live = NONE;
-                }
+                self.set_status(index, status);
             }
             _ => unreachable!("only parties are entered"),
         }
@@ -320,6 +547,7 @@ impl Ledger {
             Owner::House(house) => house.name(),
             Owner::Cash(holder) | Owner::Subsidy(holder) => self.registry.holders[holder].id.as_str(),
             Owner::Merchant(merchant) => self.registry.merchants[merchant].id.as_str(),
+            Owner::Payee(payee) => payee.name(),
         };
         (owner.kind(), name)
     }

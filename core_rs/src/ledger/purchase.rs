@@ -1,15 +1,23 @@
-//! The purchase: a card's purses pay a merchant.
+//! Sales: a card's purses pay a merchant, asked before or told afterwards.
+//!
+//! Always true here: the merchant gets DE4, whatever the holder pays: a surcharge goes to the campus's fees, a discount comes
+//! from its grants. An offline sale has happened already, so it is posted whatever is wrong with the card; how it would have
+//! been answered is kept as its flag.
 
-use super::identities::{Remembered, State};
-use super::registry::{Card, CardStatus};
-use super::{Ledger, Outcome, PurseChoice, Request, Response};
+use super::accounts::{AccountId, House, Movements};
+use super::command::{Outcome, Pin, PurseChoice, Request};
+use super::identities::{Deed, Remembered, State};
+use super::registry::{Card, CardStatus, Category, Purses};
+use super::rules::Terms;
+use super::usage::Exceeded;
+use super::{Ledger, Response};
 use crate::calendar::Date;
 
-/// Why this card may not be used for paying on this day, if so.
+/// Why this card may not be used on this day, if so.
 pub(super) fn card_decline(card: &Card, today: Date) -> Option<Response> {
     match card.status {
         CardStatus::Lost => Some(Response::CardLost),
-        CardStatus::Frozen => Some(Response::CardFrozen),
+        CardStatus::Frozen | CardStatus::Blacklisted => Some(Response::CardFrozen),
         CardStatus::Inactive | CardStatus::Cancelled => Some(Response::CardInactive),
         CardStatus::Active if card.expires < today => Some(Response::CardExpired),
         CardStatus::Active => None,
@@ -30,10 +38,121 @@ fn split(amount: i64, [cash, subsidy]: [i64; 2], purse: PurseChoice, takes_subsi
     (from_subsidy <= subsidy.max(0) && from_cash <= cash).then_some([from_cash, from_subsidy])
 }
 
+/// How the purses share an amount that is spent already: the subsidy purse as far as it goes where it is named, and the cash
+/// purse the rest, be it a debt.
+fn split_offline(amount: i64, subsidy: i64, purse: PurseChoice, takes_subsidy: bool) -> [i64; 2] {
+    let from_subsidy = if purse != PurseChoice::Cash && takes_subsidy { amount.min(subsidy.max(0)) } else { 0 };
+    [amount - from_subsidy, from_subsidy]
+}
+
+/// What a holder pays for `amount` fen with a surcharge (below zero: a discount) of so many basis points, rounded half up.
+pub(super) fn price(amount: u64, surcharge_bp: i16) -> u64 {
+    if surcharge_bp == 0 {
+        return amount;
+    }
+    let surcharge = (amount.cast_signed() * i64::from(surcharge_bp) + 5_000).div_euclid(10_000);
+    (amount.cast_signed() + surcharge).unsigned_abs()
+}
+
+/// The movements by which purses pay `amount` fen to `receiver`: `[cash, subsidy]` leave them, what is more goes to the fees, and
+/// what is missing comes from the grants.
+pub(super) fn pay(purses: Purses, receiver: AccountId, amount: u64, [cash, subsidy]: [u64; 2]) -> Movements {
+    let subsidy_pays = subsidy.min(amount);
+    let cash_pays = cash.min(amount - subsidy_pays);
+    let mut movements = Movements::default();
+    movements.push(purses.cash(), receiver, cash_pays);
+    movements.push(purses.subsidy(), receiver, subsidy_pays);
+    movements.push(purses.cash(), House::Fees.account(), cash - cash_pays);
+    movements.push(purses.subsidy(), House::Fees.account(), subsidy - subsidy_pays);
+    movements.push(House::Grants.account(), receiver, amount - cash_pays - subsidy_pays);
+    movements
+}
+
+/// What [`pay`] did, back: `giver` gives `amount` fen, and `[cash, subsidy]` reach the purses.
+pub(super) fn give_back(purses: Purses, giver: AccountId, amount: u64, [cash, subsidy]: [u64; 2]) -> Movements {
+    let subsidy_gets = subsidy.min(amount);
+    let cash_gets = cash.min(amount - subsidy_gets);
+    let mut movements = Movements::default();
+    movements.push(giver, purses.cash(), cash_gets);
+    movements.push(giver, purses.subsidy(), subsidy_gets);
+    movements.push(House::Fees.account(), purses.cash(), cash - cash_gets);
+    movements.push(House::Fees.account(), purses.subsidy(), subsidy - subsidy_gets);
+    movements.push(giver, House::Grants.account(), amount - cash_gets - subsidy_gets);
+    movements
+}
+
+/// A card about to spend at a merchant's terminal.
+pub(super) struct Spending {
+    /// Its card's index.
+    pub(super) card: u32,
+    /// Its merchant's category.
+    pub(super) category: Category,
+    /// DE4.
+    pub(super) amount: u64,
+    /// Its PIN.
+    pub(super) pin: Pin,
+    /// Whether it is a purchase, which counts for meals.
+    pub(super) is_purchase: bool,
+}
+
+/// What rules said: why not, if so, and whether they asked for the PIN.
+#[derive(Default)]
+pub(super) struct Ruling {
+    pub(super) decline: Option<Response>,
+    pub(super) asks_pin: bool,
+}
+
 impl Ledger {
-    pub(super) fn purchase(&mut self, position: u64, request: &Request, purse: PurseChoice, outcome: &mut Outcome) {
-        let merchant_index = self.registry.terminals[request.identity.terminal()].merchant;
-        let merchant = &self.registry.merchants[merchant_index];
+    /// The terms on which this card spends at this category.
+    #[inline]
+    pub(super) fn terms(&self, card: u32, category: Category) -> Terms {
+        *self.rules.terms(self.registry.cards[card].class, category)
+    }
+
+    /// What the rules say of it, where there are more than those of the subsidy: 57, 75, 55, 61, 65.
+    #[cold]
+    pub(super) fn rule(&self, request: &Request, spending: &Spending, terms: Terms) -> Ruling {
+        let &Spending { card: index, category, amount, pin, is_purchase } = spending;
+        let card = &self.registry.cards[index];
+        let (date, time) = (request.identity.date, request.echo.time());
+        let mut ruling = Ruling::default();
+        if self.rules.refuses(card.class, category, date, time) {
+            ruling.decline = Some(Response::NotPermitted);
+            return ruling;
+        }
+        if amount > u64::from(terms.pin_above) {
+            if self.pins.tries(index) >= self.policy.pin_tries_max {
+                ruling.decline = Some(Response::PinTriesUsedUp);
+                return ruling;
+            }
+            ruling.asks_pin = true;
+            if pin != Pin::Right {
+                ruling.decline = Some(Response::PinWrong);
+                return ruling;
+            }
+        }
+        ruling.decline = if amount > u64::from(terms.transaction_max) {
+            Some(Response::AmountLimit)
+        } else {
+            let sale = self.sale_of(index, category, date, time, is_purchase);
+            self.usage.would_exceed(&self.rules, &sale, amount).map(|exceeded| match exceeded {
+                Exceeded::Amount => Response::AmountLimit,
+                Exceeded::Count => Response::CountLimit,
+            })
+        };
+        ruling
+    }
+
+    /// What a PIN that was asked for leaves behind.
+    pub(super) fn note_pin(&mut self, ruling: &Ruling, spending: &Spending) {
+        if ruling.asks_pin {
+            self.pins.note(spending.card, spending.pin);
+        }
+    }
+
+    pub(super) fn purchase(&mut self, position: u64, request: &Request, purse: PurseChoice, pin: Pin, outcome: &mut Outcome) {
+        let merchant = &self.registry.merchants[self.registry.terminals[request.identity.terminal()].merchant];
+        let (category, receiver) = (merchant.category, merchant.account);
         let amount = request.content.amount().expect("a purchase has an amount");
         let number = request.content.card().expect("a purchase has a card");
 
@@ -44,41 +163,104 @@ impl Ledger {
         if amount == 0 || amount > u64::from(self.policy.amount_max) {
             return self.remembered(position, request, Response::InvalidAmount, outcome);
         }
-        let Some(card) = self.registry.cards.find(&number) else {
+        let Some(index) = self.registry.cards.find(&number) else {
             return self.remembered(position, request, Response::NoSuchCard, outcome);
         };
-        let card = &self.registry.cards[card];
+        let card = &self.registry.cards[index];
         if let Some(response) = card_decline(card, self.business_date) {
             return self.remembered(position, request, response, outcome);
         }
-        if purse == PurseChoice::Subsidy && !merchant.category.takes_subsidy() {
+        let purses = card.purses;
+        let terms = self.terms(index, category);
+        if purse == PurseChoice::Subsidy && !terms.takes_subsidy {
             return self.remembered(position, request, Response::NotPermitted, outcome);
         }
-        let purses = card.purses;
+        let spending = Spending { card: index, category, amount, pin, is_purchase: true };
+        let ruling = if terms.has_more { self.rule(request, &spending, terms) } else { Ruling::default() };
+        if let Some(response) = ruling.decline {
+            self.note_pin(&ruling, &spending);
+            return self.remembered(position, request, response, outcome);
+        }
+        let total = price(amount, terms.surcharge_bp);
         let available = self.available(purses);
-        let Some(paid) = split(amount.cast_signed(), available, purse, merchant.category.takes_subsidy()) else {
+        let Some(paid) = split(total.cast_signed(), available, purse, terms.takes_subsidy) else {
+            self.note_pin(&ruling, &spending);
             return self.remembered(position, request, Response::InsufficientFunds, outcome);
         };
-        outcome.movements.push(purses.cash(), merchant.account, paid[0].unsigned_abs());
-        outcome.movements.push(purses.subsidy(), merchant.account, paid[1].unsigned_abs());
-        if !self.accounts.can_post(&outcome.movements) {
+        let paid = paid.map(i64::unsigned_abs);
+        outcome.movements = pay(purses, receiver, amount, paid);
+        if paid[1] > u64::from(u32::MAX) || !self.accounts.can_post(&outcome.movements) {
             *outcome = Outcome::of(Response::Malfunction);
             return;
         }
 
         // The point of no return: everything has been checked, and from here on everything is done.
+        self.note_pin(&ruling, &spending);
+        self.sold(position, request, Deed::Purchase, &spending, paid, outcome);
+    }
+
+    pub(super) fn offline_sale(&mut self, position: u64, request: &Request, purse: PurseChoice, outcome: &mut Outcome) {
+        let merchant = &self.registry.merchants[self.registry.terminals[request.identity.terminal()].merchant];
+        let (category, receiver) = (merchant.category, merchant.account);
+        let amount = request.content.amount().expect("a sale has an amount");
+        let number = request.content.card().expect("a sale has a card");
+
+        let reversed_before = self.identities.find(request.identity).is_some();
+        if reversed_before {
+            return self.remembered(position, request, Response::InvalidTransaction, outcome);
+        }
+        if amount == 0 || amount > u64::from(self.policy.amount_max) {
+            return self.remembered(position, request, Response::InvalidAmount, outcome);
+        }
+        let Some(index) = self.registry.cards.find(&number) else {
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        };
+        let card = &self.registry.cards[index];
+        let purses = card.purses;
+        let terms = self.terms(index, category);
+        let spending = Spending { card: index, category, amount, pin: Pin::Absent, is_purchase: true };
+        let total = price(amount, terms.surcharge_bp).cast_signed();
+        let available = self.available(purses);
+        let refused = (purse == PurseChoice::Subsidy && !terms.takes_subsidy).then_some(Response::NotPermitted);
+        let flag = card_decline(card, self.business_date)
+            .or(refused)
+            .or_else(|| self.rule(request, &spending, terms).decline)
+            .or_else(|| split(total, available, purse, terms.takes_subsidy).is_none().then_some(Response::InsufficientFunds));
+        let paid = split_offline(total, available[1], purse, terms.takes_subsidy).map(i64::unsigned_abs);
+        outcome.movements = pay(purses, receiver, amount, paid);
+        if paid[1] > u64::from(u32::MAX) || !self.accounts.can_post(&outcome.movements) {
+            *outcome = Outcome::of(Response::Malfunction);
+            return;
+        }
+
+        // The point of no return: what was sold is posted.
+        outcome.flag = flag;
+        self.sold(position, request, Deed::OfflineSale, &spending, paid, outcome);
+    }
+
+    /// Posts the movements of a sale and remembers it.
+    #[inline]
+    fn sold(&mut self, position: u64, request: &Request, deed: Deed, spending: &Spending, paid: [u64; 2], outcome: &mut Outcome) {
         self.accounts.post(&outcome.movements);
-        let after = [available[0] - paid[0], available[1] - paid[1]];
+        let after = self.available(self.registry.cards[spending.card].purses);
         let entry = Remembered {
             cash_after: after[0],
             subsidy_after: after[1],
-            subsidy: u32::try_from(paid[1]).expect("an amount is below its ceiling"),
-            state: State::Purchased,
+            subsidy: u32::try_from(paid[1]).expect("what is paid is below twice the ceiling of an amount"),
+            deed,
+            state: State::Standing,
             ..self.entry(position, request, Response::Approved)
         };
-        outcome.paid = paid.map(i64::unsigned_abs);
+        outcome.paid = paid;
         outcome.after = Some(after);
-        outcome.place = Some(self.identities.remember(request.identity.date, &entry));
+        let place = self.identities.remember(request.identity.date, &entry);
+        outcome.place = Some(place);
+        self.count(request).debit(spending.amount);
+        let total = paid[0] + paid[1];
+        if total != spending.amount {
+            self.identities.extra_mut(place).paid = Some(total);
+        }
+        self.use_up(request, spending);
     }
 }
 
@@ -117,6 +299,58 @@ mod tests {
             };
             let expected = (cells[4] != "-").then(|| pair(cells[4]));
             assert_eq!(split(cells[0].parse().unwrap(), pair(cells[1]), purse, cells[3] == "yes"), expected, "{row}");
+        }
+    }
+
+    #[test]
+    fn a_surcharge_and_a_discount_are_rounded_half_up() {
+        for (amount, basis_points, paid) in [
+            (1_000, 0, 1_000),
+            (1_000, 500, 1_050),
+            (1_000, -2_000, 800),
+            (1, 5_000, 2),
+            (1, 4_999, 1),
+            (1, -5_000, 1),
+            (1, -5_001, 0),
+            (333, 1_500, 383),
+            (777, -10_000, 0),
+            (4_294_967_295, 10_000, 8_589_934_590),
+        ] {
+            assert_eq!(price(amount, basis_points), paid, "{amount} fen with {basis_points} basis points");
+        }
+    }
+
+    #[test]
+    fn what_is_paid_comes_back_the_same_way() {
+        let (purses, merchant) = (Purses(10), 20);
+        for (amount, paid) in [(850, [350, 500]), (850, [400, 500]), (850, [0, 900]), (850, [200, 100]), (850, [0, 0]), (0, [0, 0])]
+        {
+            let (there, back) = (pay(purses, merchant, amount, paid), give_back(purses, merchant, amount, paid));
+            let mut balances = std::collections::BTreeMap::<u32, i64>::new();
+            for movement in there.as_slice() {
+                *balances.entry(movement.debit).or_default() -= movement.amount.cast_signed();
+                *balances.entry(movement.credit).or_default() += movement.amount.cast_signed();
+            }
+            let of = |account: u32| balances.get(&account).copied().unwrap_or(0).unsigned_abs();
+            assert_eq!([of(10), of(11), of(20)], [paid[0], paid[1], amount]);
+            for movement in back.as_slice() {
+                *balances.entry(movement.debit).or_default() -= movement.amount.cast_signed();
+                *balances.entry(movement.credit).or_default() += movement.amount.cast_signed();
+            }
+            assert!(balances.values().all(|&fen| fen == 0), "{amount} {paid:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_sold_offline_is_paid_by_what_there_is_and_a_debt() {
+        for (purse, takes, paid) in [
+            (PurseChoice::Policy, true, [350, 500]),
+            (PurseChoice::Policy, false, [850, 0]),
+            (PurseChoice::Cash, true, [850, 0]),
+            (PurseChoice::Subsidy, true, [350, 500]),
+            (PurseChoice::Subsidy, false, [850, 0]),
+        ] {
+            assert_eq!(split_offline(850, 500, purse, takes), paid, "{purse:?}");
         }
     }
 }

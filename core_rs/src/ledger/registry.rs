@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hash};
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::accounts::AccountId;
+use super::batches::Totals;
 use super::label::Label;
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
@@ -45,6 +46,7 @@ macro_rules! named {
         }
     };
 }
+pub(super) use named;
 
 named! {
     /// What a merchant sells.
@@ -69,7 +71,7 @@ named! {
 }
 
 impl Category {
-    /// Whether the subsidy purse may be spent here: a meal subsidy is for meals.
+    /// Whether the subsidy purse may be spent here where no rule says otherwise: a meal subsidy is for meals.
     #[must_use]
     pub fn takes_subsidy(self) -> bool {
         self == Self::Canteen
@@ -113,6 +115,60 @@ named! {
 }
 
 named! {
+    /// Whom bills are owed to, by the kind of the bill (DE48 tag 30).
+    Payee {
+        /// Tuition.
+        Tuition = 1 "tuition",
+        /// Electricity of rooms.
+        Electricity = 2 "electricity",
+        /// Water of rooms.
+        Water = 3 "water",
+        /// Every other bill.
+        Other = 4 "other",
+    }
+}
+
+named! {
+    /// What a person did with a card that moves no money (DE3 9x0000).
+    Act {
+        /// Showed it.
+        Verify = 1 "verify",
+        /// Went in.
+        Enter = 2 "enter",
+        /// Went out.
+        Leave = 3 "leave",
+        /// Borrowed something.
+        Borrow = 4 "borrow",
+        /// Brought it back.
+        Return = 5 "return",
+        /// Was there.
+        Attendance = 6 "attendance",
+    }
+}
+
+named! {
+    /// What a meter reports (DE48 tag 40).
+    EventKind {
+        /// Too much current.
+        Overload = 1 "overload",
+        /// Somebody is at the meter.
+        Tamper = 2 "tamper",
+        /// Fire.
+        Fire = 3 "fire",
+        /// All is well again.
+        Restored = 4 "restored",
+    }
+}
+
+impl EventKind {
+    /// Whether the room is to be cut off.
+    #[must_use]
+    pub fn trips(self) -> bool {
+        matches!(self, Self::Overload | Self::Fire)
+    }
+}
+
+named! {
     /// Where a card stands in its life.
     CardStatus {
         /// In use.
@@ -125,6 +181,8 @@ named! {
         Frozen = 4 "frozen",
         /// Out of use for ever.
         Cancelled = 5 "cancelled",
+        /// Stopped for misuse.
+        Blacklisted = 6 "blacklisted",
     }
 }
 
@@ -133,7 +191,13 @@ impl CardStatus {
     /// replaced, a cancelled one is out of use.
     #[must_use]
     pub fn is_live(self) -> bool {
-        matches!(self, Self::Active | Self::Inactive | Self::Frozen)
+        matches!(self, Self::Active | Self::Inactive | Self::Frozen | Self::Blacklisted)
+    }
+
+    /// Whether the card stands on the hotlist.
+    #[must_use]
+    pub fn is_listed(self) -> bool {
+        matches!(self, Self::Lost | Self::Frozen | Self::Blacklisted | Self::Cancelled)
     }
 }
 
@@ -176,6 +240,10 @@ pub struct Terminal {
     pub session: Session,
     /// When its last remembered decision was made; 0: never.
     pub last_activity: u64,
+    /// Its open batch.
+    pub batch: u32,
+    /// What was approved in its open batch.
+    pub totals: Totals,
 }
 
 /// A holder's purses: the cash purse's account and, right behind it, the subsidy purse's.
@@ -361,6 +429,8 @@ mod tests {
             wrapped_key: [0; 24],
             session: Session::default(),
             last_activity: 0,
+            batch: 1,
+            totals: Totals::default(),
         };
         for number in 0..10_000 {
             terminals.add(new(number));

@@ -2,20 +2,76 @@
 //!
 //! Millions are kept, so each is packed into seven words: [`Packed`]. What does not fit them cannot have been decided.
 
+use super::batches::Totals;
 use super::bytes::{Decoder, Encoder};
 use super::identities::{Content, Echo, FAMILY_SHIFT, Identity, STAN_AND_TERMINAL_BITS};
+use super::registry::{NONE, Payee};
 use super::response::Response;
 use crate::calendar::Date;
+
+/// What an approved decision did, as far as anything later asks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Deed {
+    /// Nothing that could be undone, given back or completed.
+    Nothing = 0,
+    /// A sale.
+    Purchase = 1,
+    /// A sale that was made offline.
+    OfflineSale = 2,
+    /// A metered sale.
+    Completion = 3,
+    /// An amount kept back.
+    Hold = 4,
+    /// Cash paid in.
+    Load = 5,
+    /// A bill paid.
+    BillPayment = 6,
+    /// A part of a sale given back.
+    Refund = 7,
+    /// A sale undone.
+    Void = 8,
+    /// A report on which a room is cut off.
+    Trip = 9,
+    /// Any other report.
+    Report = 10,
+}
+
+impl Deed {
+    const ALL: [Self; 11] = [
+        Self::Nothing,
+        Self::Purchase,
+        Self::OfflineSale,
+        Self::Completion,
+        Self::Hold,
+        Self::Load,
+        Self::BillPayment,
+        Self::Refund,
+        Self::Void,
+        Self::Trip,
+        Self::Report,
+    ];
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// Whether goods were sold, so that a part of what was paid can be given back.
+    #[must_use]
+    pub fn is_sale(self) -> bool {
+        matches!(self, Self::Purchase | Self::OfflineSale | Self::Completion)
+    }
+}
 
 /// What became of the identity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum State {
-    /// A decision that moved no money, or one that cannot be undone.
+    /// A decision that left nothing to undo.
     Decided = 0,
-    /// A purchase that stands.
-    Purchased = 1,
-    /// A purchase that was reversed.
+    /// What it did stands.
+    Standing = 1,
+    /// What it did was undone; of a hold, that it was completed or has lapsed too.
     Undone = 2,
     /// Reversed before it came: it has no decision yet, and when it comes it takes nothing.
     Tombstone = 3,
@@ -23,7 +79,7 @@ pub enum State {
 
 impl State {
     fn from_number(number: u8) -> Option<Self> {
-        [Self::Decided, Self::Purchased, Self::Undone, Self::Tombstone].get(usize::from(number)).copied()
+        [Self::Decided, Self::Standing, Self::Undone, Self::Tombstone].get(usize::from(number)).copied()
     }
 }
 
@@ -41,14 +97,69 @@ pub struct Remembered {
     pub cash_after: i64,
     /// Available in the subsidy purse after it, in fen.
     pub subsidy_after: i64,
-    /// Of the amount, what the subsidy purse paid.
+    /// What the subsidy purse paid or got.
     pub subsidy: u32,
     /// The business date of the decision, DE15.
     pub business_date: Date,
     /// The decision.
     pub response: Response,
+    /// What it did.
+    pub deed: Deed,
     /// What became of it.
     pub state: State,
+    /// Whether there is an [`Extra`] beside it.
+    pub has_extra: bool,
+}
+
+/// What few decisions have beside what all have.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Extra {
+    /// What the purses paid or got in all, where that is not DE4: with a surcharge, a discount, or a hold of less than was asked. Fen.
+    pub paid: Option<u64>,
+    /// Of a sale's DE4, what refunds have given back. Fen.
+    pub refunded: u64,
+    /// The transaction number of what was given back or completed; 0: none.
+    pub original: u64,
+    /// The index of the card whose purses it touched, where the message named none.
+    pub card: Option<u32>,
+    /// Whom a bill was paid to.
+    pub payee: Option<Payee>,
+    /// The switch's own totals, where a batch was closed with others.
+    pub totals: Option<Box<Totals>>,
+}
+
+impl Extra {
+    /// Into the state's image.
+    pub(super) fn put(&self, row: &mut Encoder<'_>) {
+        row.u64(self.paid.map_or(0, |paid| paid + 1));
+        row.u64(self.refunded);
+        row.u64(self.original);
+        row.u32(self.card.unwrap_or(NONE));
+        row.u8(self.payee.map_or(0, |payee| payee as u8));
+        row.u8(u8::from(self.totals.is_some()));
+        if let Some(totals) = &self.totals {
+            totals.put(row);
+        }
+    }
+
+    /// From the state's image, where there are so many cards.
+    pub(super) fn take(row: &mut Decoder<'_>, cards: usize) -> Option<Self> {
+        let paid = row.u64()?.checked_sub(1);
+        let (refunded, original, card) = (row.u64()?, row.u64()?, row.u32()?);
+        if card != NONE && card as usize >= cards {
+            return None;
+        }
+        let payee = match row.u8()? {
+            0 => None,
+            number => Some(Payee::from_number(number)?),
+        };
+        let totals = match row.u8()? {
+            0 => None,
+            1 => Some(Box::new(Totals::take(row)?)),
+            _ => return None,
+        };
+        Some(Self { paid, refunded, original, card: (card != NONE).then_some(card), payee, totals })
+    }
 }
 
 const POSITION_BITS: u32 = 40;
@@ -78,7 +189,9 @@ impl Remembered {
             subsidy: 0,
             business_date,
             response,
+            deed: Deed::Nothing,
             state: State::Decided,
+            has_extra: false,
         }
     }
 
@@ -116,12 +229,12 @@ impl Remembered {
         row.u32(self.subsidy);
         row.u16(self.business_date.0);
         row.u8(self.response as u8);
-        row.u8(self.state as u8);
+        row.u8(self.state as u8 | (self.deed as u8) << 2);
     }
 
     /// From the state's image.
     pub(super) fn take(row: &mut Decoder<'_>) -> Option<Self> {
-        Some(Self {
+        let entry = Self {
             identity: row.u64()?,
             content: Content::from_packed([row.u64()?, row.u64()?]),
             echo: Echo::from_packed(row.u64()?),
@@ -131,8 +244,12 @@ impl Remembered {
             subsidy: row.u32()?,
             business_date: Date(row.u16()?),
             response: Response::from_number(row.u8()?)?,
-            state: State::from_number(row.u8()?)?,
-        })
+            deed: Deed::Nothing,
+            state: State::Decided,
+            has_extra: false,
+        };
+        let became = row.u8()?;
+        Some(Self { deed: Deed::from_number(became >> 2)?, state: State::from_number(became & 3)?, ..entry })
     }
 }
 
@@ -149,10 +266,16 @@ const BALANCE_BIAS: i64 = 1 << (BALANCE_BITS - 1);
 /// Bits of family, terminal and STAN.
 const WHO_BITS: u32 = STAN_AND_TERMINAL_BITS + 3;
 const RESPONSE_SHIFT: u32 = BALANCE_BITS;
-const STATE_SHIFT: u32 = RESPONSE_SHIFT + 8;
-const SUBSIDY_HIGH_SHIFT: u32 = STATE_SHIFT + 2;
+const RESPONSE_BITS: u32 = 5;
+const STATE_SHIFT: u32 = RESPONSE_SHIFT + RESPONSE_BITS;
+const DEED_SHIFT: u32 = STATE_SHIFT + 2;
+const EXTRA_SHIFT: u32 = DEED_SHIFT + 4;
+const SUBSIDY_HIGH_SHIFT: u32 = EXTRA_SHIFT + 1;
 /// Of the subsidy's 32 bits, those that stand beside the subsidy purse's balance; the others stand beside the cash purse's.
 const SUBSIDY_LOW_BITS: u32 = 22;
+
+const _: () = assert!(SUBSIDY_HIGH_SHIFT + u32::BITS - SUBSIDY_LOW_BITS == u64::BITS, "all of them fit the word");
+const _: () = assert!(Response::ALL.len() < 1 << RESPONSE_BITS && Deed::ALL.len() <= 1 << 4);
 
 /// The lowest `count` bits.
 const fn low(word: u64, count: u32) -> u64 {
@@ -175,6 +298,8 @@ impl Packed {
             low(who, WHO_BITS) | u64::from(entry.business_date.0) << WHO_BITS,
             cash | (entry.response as u64) << RESPONSE_SHIFT
                 | (entry.state as u64) << STATE_SHIFT
+                | (entry.deed as u64) << DEED_SHIFT
+                | u64::from(entry.has_extra) << EXTRA_SHIFT
                 | subsidy >> SUBSIDY_LOW_BITS << SUBSIDY_HIGH_SHIFT,
             biased(entry.subsidy_after)? | low(subsidy, SUBSIDY_LOW_BITS) << BALANCE_BITS,
         ]);
@@ -186,6 +311,12 @@ impl Packed {
     pub(super) fn identity(&self) -> u64 {
         let word = self.0[4];
         low(word, STAN_AND_TERMINAL_BITS) | low(word >> STAN_AND_TERMINAL_BITS, 3) << FAMILY_SHIFT
+    }
+
+    /// The transaction number.
+    #[inline]
+    pub(super) fn position(&self) -> u64 {
+        low(self.0[3], POSITION_BITS)
     }
 
     /// What became of it.
@@ -208,8 +339,11 @@ impl Packed {
             subsidy_after: low(subsidy, BALANCE_BITS).cast_signed() - BALANCE_BIAS,
             subsidy: (subsidy >> BALANCE_BITS | cash >> SUBSIDY_HIGH_SHIFT << SUBSIDY_LOW_BITS) as u32,
             business_date: Date((who >> WHO_BITS) as u16),
-            response: Response::from_number((cash >> RESPONSE_SHIFT) as u8).expect("it was packed from a response"),
+            response: Response::from_number(low(cash >> RESPONSE_SHIFT, RESPONSE_BITS) as u8)
+                .expect("it was packed from a response"),
+            deed: Deed::from_number(low(cash >> DEED_SHIFT, 4) as u8).expect("it was packed from a deed"),
             state: self.state(),
+            has_extra: low(cash >> EXTRA_SHIFT, 1) == 1,
         }
     }
 }
@@ -238,6 +372,8 @@ mod tests {
             subsidy_after: 999_999_999_999,
             subsidy: u32::MAX,
             state: State::Tombstone,
+            deed: Deed::Report,
+            has_extra: true,
             ..Remembered::new(identity, content, echo, (1 << 40) - 1, (1 << 24) - 1, Date(u16::MAX), Response::Approved)
         };
         assert_eq!(Packed::new(&widest).unwrap().unpack(), widest);
@@ -251,7 +387,7 @@ mod tests {
             Date(0),
             Response::FormatError,
         );
-        for state in [State::Decided, State::Purchased, State::Undone] {
+        for state in [State::Decided, State::Standing, State::Undone] {
             let least = Remembered { state, ..least };
             assert_eq!(Packed::new(&least).unwrap().unpack(), least);
             assert_eq!((Packed::new(&least).unwrap().state(), least.after()), (state, None));

@@ -2,8 +2,8 @@
 
 use super::accounts::House;
 use super::ahead::WINDOW;
-use super::command::{Decoded, decode};
 use super::identities::{Family, State};
+use super::record::{Decoded, decode};
 use super::registry::NONE;
 use super::{Command, Ledger, Outcome, Request, Response};
 use crate::limits::{HOUSE_FEN_MAX, PURSE_FEN_MAX};
@@ -84,7 +84,9 @@ impl Ledger {
         let is_held = outcome.response == held.response
             && outcome.paid == held.paid
             && outcome.after == held.after
-            && outcome.original == held.original;
+            && outcome.original == held.original
+            && outcome.flag == held.flag
+            && outcome.totals == held.totals;
         if !is_held {
             return Err(format!(
                 "the journal holds the outcome {} {:?}, replaying gives {} {:?}",
@@ -102,7 +104,7 @@ impl Ledger {
     fn is_possible(&self, command: &Command<'_>) -> Result<(), &'static str> {
         let registry = &self.registry;
         match *command {
-            Command::Policy(policy) if policy.identity_days == 0 => return Err("the record keeps identities for no day"),
+            Command::Policy(policy) if !policy.is_possible() => return Err("the record sets a limit that cannot be"),
             Command::Cutover(date) if date <= self.business_date => return Err("the record moves the business date back"),
             Command::Terminal { merchant, .. } if merchant as usize >= registry.merchants.rows().len() => {
                 return Err("the record names a merchant that does not exist");
@@ -125,6 +127,10 @@ impl Ledger {
                     return Err("the record opens a purse with more than the campus's accounts can give");
                 }
             }
+            Command::Pin { number, .. } if registry.cards.find(&number).is_none() => {
+                return Err("the record gives a PIN to a card that does not exist");
+            }
+            Command::Lapse { hold } if self.holds.get(hold).is_none() => return Err("the record ends a hold that is not open"),
             Command::Reversal { original, .. } => {
                 if original.terminal() as usize >= registry.terminals.rows().len() {
                     return Err("the record reverses for a terminal that does not exist");
@@ -148,8 +154,16 @@ impl Ledger {
         if !request.identity.is_well_formed(Family::of(request.mti)) {
             return Err("the record's identity is not that of its message");
         }
-        if !self.window().contains(&request.identity.date) {
-            return Err("the record's identity lies outside the days whose identities are kept");
+        let is_late = matches!(command, Command::LateAdvice { .. });
+        if self.window().contains(&request.identity.date) == is_late {
+            return Err(if is_late {
+                "the record puts off an advice of the days whose identities are kept"
+            } else {
+                "the record's identity lies outside the days whose identities are kept"
+            });
+        }
+        if is_late && self.is_late_known(request.identity) {
+            return Err("the record puts an advice off a second time");
         }
         if !is_time(request.echo.time()) {
             return Err("the record's time of day is none");
@@ -157,8 +171,20 @@ impl Ledger {
         if self.identities.find(request.identity).is_some_and(|place| self.identities.get(place).state != State::Tombstone) {
             return Err("the record decides an identity a second time");
         }
-        if matches!(command, Command::Purchase { .. }) && (request.content.amount().is_none() || request.content.card().is_none()) {
-            return Err("the record is a purchase without a card or an amount");
+        let content = request.content;
+        let has_what_it_needs = match command {
+            Command::Purchase { .. }
+            | Command::OfflineSale { .. }
+            | Command::Hold { .. }
+            | Command::Load(_)
+            | Command::BillPayment { .. } => content.card().is_some() && content.amount().is_some(),
+            Command::Completion { .. } | Command::Refund { .. } => content.amount().is_some(),
+            Command::Identity { .. } | Command::CardReport { .. } => content.card().is_some(),
+            Command::BatchClose { .. } => request.echo.batch().is_some_and(|batch| batch < 1_000_000),
+            _ => true,
+        };
+        if !has_what_it_needs {
+            return Err("the record lacks a card, an amount or a number that its operation needs");
         }
         Ok(())
     }

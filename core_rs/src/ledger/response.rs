@@ -21,27 +21,50 @@ pub enum Response {
     NoSuchCard = 7,
     /// 41: the card is reported lost.
     CardLost = 8,
-    /// 62: the card is frozen.
+    /// 62: the card is frozen or blacklisted.
     CardFrozen = 9,
     /// 78: the card is not yet active, or cancelled.
     CardInactive = 10,
     /// 54: the card has expired.
     CardExpired = 11,
-    /// 57: not for this card class, or not at this merchant.
+    /// 57: this card class may not do this here, or not now.
     NotPermitted = 12,
+    /// 75: too many wrong PINs in a row.
+    PinTriesUsedUp = 17,
+    /// 55: the PIN is wrong, or missing where it is needed.
+    PinWrong = 18,
+    /// 25: what it refers to is not there.
+    OriginalNotFound = 19,
+    /// 61: beyond the limit of one transaction or of the day, or beyond what is left of the original.
+    AmountLimit = 20,
+    /// 65: as often as is allowed already.
+    CountLimit = 21,
     /// 51: the purses do not cover it.
     InsufficientFunds = 13,
     /// 91: it cannot be made durable now; nothing was changed.
     Unavailable = 14,
+    /// 95: the terminal's totals are not the switch's.
+    TotalsDiffer = 22,
     /// 96: malfunction; nothing was changed.
     Malfunction = 15,
     /// 00: done.
     Approved = 16,
 }
 
+/// Every decision at the place of its number; the numbers begin at 1.
+const BY_NUMBER: [Option<Response>; Response::ALL.len() + 1] = {
+    let mut by_number = [None; Response::ALL.len() + 1];
+    let mut index = 0;
+    while index < Response::ALL.len() {
+        by_number[Response::ALL[index] as usize] = Some(Response::ALL[index]);
+        index += 1;
+    }
+    by_number
+};
+
 impl Response {
     /// All of them, in the order in which they are decided.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::FormatError,
         Self::TerminalNotPermitted,
         Self::SecurityViolation,
@@ -54,8 +77,14 @@ impl Response {
         Self::CardInactive,
         Self::CardExpired,
         Self::NotPermitted,
+        Self::PinTriesUsedUp,
+        Self::PinWrong,
+        Self::OriginalNotFound,
+        Self::AmountLimit,
+        Self::CountLimit,
         Self::InsufficientFunds,
         Self::Unavailable,
+        Self::TotalsDiffer,
         Self::Malfunction,
         Self::Approved,
     ];
@@ -76,8 +105,14 @@ impl Response {
             Self::CardInactive => "78",
             Self::CardExpired => "54",
             Self::NotPermitted => "57",
+            Self::PinTriesUsedUp => "75",
+            Self::PinWrong => "55",
+            Self::OriginalNotFound => "25",
+            Self::AmountLimit => "61",
+            Self::CountLimit => "65",
             Self::InsufficientFunds => "51",
             Self::Unavailable => "91",
+            Self::TotalsDiffer => "95",
             Self::Malfunction => "96",
             Self::Approved => "00",
         }
@@ -96,7 +131,7 @@ impl Response {
     /// The decision with this journal number, if there is one.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number).checked_sub(1)?).copied()
+        BY_NUMBER.get(usize::from(number)).copied().flatten()
     }
 }
 
@@ -106,12 +141,14 @@ mod tests {
 
     #[test]
     fn numbers_are_permanent_and_codes_differ() {
-        for (index, response) in Response::ALL.iter().enumerate() {
-            assert_eq!(*response as usize, index + 1);
+        let mut numbers: Vec<u8> = Response::ALL.iter().map(|&response| response as u8).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, (1..=22).collect::<Vec<u8>>());
+        for response in &Response::ALL {
             assert_eq!(Response::from_number(*response as u8), Some(*response));
             assert_eq!(Response::ALL.iter().filter(|other| other.code() == response.code()).count(), 1);
         }
         assert_eq!(Response::from_number(0), None);
-        assert_eq!(Response::from_number(17), None);
+        assert_eq!(Response::from_number(23), None);
     }
 }

@@ -9,12 +9,13 @@
 //! every look finds what it needs in the cache, the table has one entry for sixteen decisions, and when it must grow, entries
 //! carry their keys and are moved without a look at anything else. A terminal that does not count costs a page a message.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::identities::{Remembered, State};
-use super::remembered::Packed;
+use super::remembered::{Extra, Packed};
 
 /// STANs on a page.
 const PAGE_STANS: u64 = 16;
@@ -96,6 +97,8 @@ pub(super) struct Shelf {
     hasher: DefaultHashBuilder,
     /// Switch nonces of the sign-ons among the entries, by transaction number.
     nonces: Vec<(u64, [u8; 8])>,
+    /// What few of them have besides, by their index.
+    extras: BTreeMap<u32, Extra>,
 }
 
 impl Shelf {
@@ -123,6 +126,47 @@ impl Shelf {
         let place = self.entries.get_mut(index);
         assert_eq!(place.identity(), packed.identity(), "an identity keeps its place");
         *place = packed;
+    }
+
+    /// The index of the decision with this transaction number. Decisions stand in its order; a tombstone has that of its reversal.
+    pub(super) fn at(&self, position: u64) -> Option<u32> {
+        let count = self.entries.count() as u32;
+        let (mut low, mut high) = (0, count);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if self.entries.get(middle).position() < position { low = middle + 1 } else { high = middle }
+        }
+        let found =
+            (low..count).map(|index| (index, self.entries.get(index))).take_while(|(_, entry)| entry.position() == position);
+        found.into_iter().find(|(_, entry)| entry.state() != State::Tombstone).map(|(index, _)| index)
+    }
+
+    /// What the decision with this index has besides, if anything.
+    pub(super) fn extra(&self, index: u32) -> Option<&Extra> {
+        self.extras.get(&index)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn extra_mut(&mut self, index: u32) -> &mut Extra {
+        let entry = self.get(index);
+        if !entry.has_extra {
+            self.set(index, &Remembered { has_extra: true, ..entry });
+        }
+        self.extras.entry(index).or_default()
+    }
+
+    /// Puts what the decision with this index has besides, as the image has it: in order, and of those alone that say so.
+    pub(super) fn restore_extra(&mut self, index: u32, extra: Extra) -> Option<()> {
+        let in_order = self.extras.last_key_value().is_none_or(|(&last, _)| last < index);
+        let is_due = (index as usize) < self.count() && self.get(index).has_extra;
+        (in_order && is_due).then(|| {
+            self.extras.insert(index, extra);
+        })
+    }
+
+    /// All that some have besides, with their indexes, in order.
+    pub(super) fn extras(&self) -> &BTreeMap<u32, Extra> {
+        &self.extras
     }
 
     /// Adds a decision at the end and gives its index. A tombstone under its identity is forgotten for it. `None`, and no
@@ -177,7 +221,11 @@ impl Shelf {
 
     /// Bytes held.
     pub(super) fn memory(&self) -> usize {
-        self.entries.memory() + self.pages.memory() + self.index.allocation_size() + self.nonces.capacity() * 16
+        self.entries.memory()
+            + self.pages.memory()
+            + self.index.allocation_size()
+            + self.nonces.capacity() * 16
+            + self.extras.len() * 2 * size_of::<Extra>()
     }
 }
 
@@ -230,6 +278,24 @@ mod tests {
         assert_eq!((shelf.find(identity.packed()), shelf.count()), (Some(decided), 2));
         assert_eq!(shelf.add(&entry(identity, 3)), None);
         assert_eq!(shelf.entries().map(|entry| entry.position()).collect::<Vec<_>>(), [1, 2]);
+    }
+
+    #[test]
+    fn a_decision_is_found_by_its_transaction_number_and_a_tombstone_is_not() {
+        let mut shelf = Shelf::default();
+        for stan in 0..1_000 {
+            let entry = entry(Identity::new(Family::Financial, 7, Date(9), stan), u64::from(stan) * 3 + 1);
+            shelf.add(&entry).unwrap();
+        }
+        for position in 0..3_000 {
+            let expected = (position % 3 == 1).then_some(position as u32 / 3);
+            assert_eq!(shelf.at(position), expected, "{position}");
+        }
+        let tombstone = entry(Identity::new(Family::Financial, 7, Date(9), 2_000), 3_001);
+        shelf.add(&Remembered { state: State::Tombstone, ..tombstone }).unwrap();
+        assert_eq!(shelf.at(3_001), None);
+        let reversal = shelf.add(&entry(Identity::new(Family::Reversal, 7, Date(9), 5), 3_001)).unwrap();
+        assert_eq!((shelf.at(3_001), shelf.at(3_002)), (Some(reversal), None));
     }
 
     #[test]

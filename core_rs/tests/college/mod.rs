@@ -77,7 +77,7 @@ pub(crate) fn key_encryption_key() -> KeyEncryptionKey {
 }
 
 pub(crate) fn settings() -> Settings {
-    let policy = Policy { amount_max: AMOUNT_MAX, identity_days: IDENTITY_DAYS };
+    let policy = Policy { amount_max: AMOUNT_MAX, identity_days: IDENTITY_DAYS, ..Policy::default() };
     Settings { policy, timezone: "Asia/Shanghai".to_owned(), key: key_encryption_key(), accept_date: None }
 }
 

@@ -156,7 +156,7 @@ impl World {
         assert_eq!(ledger.position(), position);
         assert_eq!(ledger.digest(), digests[&position], "the state is that of its position");
         digests.split_off(&(position + 1));
-        let policy = Policy { amount_max, identity_days: IDENTITY_DAYS };
+        let policy = Policy { amount_max, identity_days: IDENTITY_DAYS, ..Policy::default() };
         let authorizer = Authorizer::new(ledger, journal, Settings { policy, ..settings() }, nonces, now).expect("its own keys");
         let mut world = Self { authorizer, tills, now, signed_on, digests };
         world.note();

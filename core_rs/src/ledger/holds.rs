@@ -1,0 +1,122 @@
+//! The open holds: which part of whose cash purse is kept back, and since when.
+//!
+//! Always true here: what is held of a holder is the sum of the holder's open holds. Holds stand in the order of their
+//! transaction numbers, which is that of their moments unless the clock was set back; only the first is looked at when one is
+//! sought that has lasted long enough, so a clock that jumped delays a lapse and never hastens one.
+
+use std::collections::BTreeMap;
+
+use super::bytes::{Decoder, Encoder};
+use crate::calendar::Timestamp;
+
+/// An open hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hold {
+    /// Index of the holder.
+    pub holder: u32,
+    /// Index of the card.
+    pub card: u32,
+    /// Index of the terminal that asked for it.
+    pub terminal: u32,
+    /// Fen.
+    pub amount: u64,
+    /// When it was decided.
+    pub timestamp: Timestamp,
+}
+
+/// All open holds, by transaction number.
+#[derive(Default)]
+pub struct Holds {
+    open: BTreeMap<u64, Hold>,
+    /// What is held of each holder, where anything is.
+    held: BTreeMap<u32, u64>,
+}
+
+impl Holds {
+    pub(super) fn add(&mut self, position: u64, hold: Hold) {
+        *self.held.entry(hold.holder).or_default() += hold.amount;
+        let before = self.open.insert(position, hold);
+        assert!(before.is_none(), "a transaction number is given once");
+    }
+
+    pub(super) fn remove(&mut self, position: u64) -> Option<Hold> {
+        let hold = self.open.remove(&position)?;
+        let held = self.held.get_mut(&hold.holder).expect("what an open hold holds is counted");
+        *held -= hold.amount;
+        if *held == 0 {
+            self.held.remove(&hold.holder);
+        }
+        Some(hold)
+    }
+
+    /// What is held of a holder's cash purse, in fen.
+    pub(super) fn held(&self, holder: u32) -> u64 {
+        self.held.get(&holder).copied().unwrap_or(0)
+    }
+
+    /// The hold with this transaction number, if it is open.
+    #[must_use]
+    pub fn get(&self, position: u64) -> Option<&Hold> {
+        self.open.get(&position)
+    }
+
+    /// The first hold, if it was decided at this moment or before.
+    pub(super) fn due(&self, moment: Timestamp) -> Option<u64> {
+        self.open.first_key_value().filter(|(_, hold)| hold.timestamp <= moment).map(|(&position, _)| position)
+    }
+
+    /// How many are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Bytes held.
+    pub(super) fn memory(&self) -> usize {
+        self.open.len() * 2 * size_of::<(u64, Hold)>() + self.held.len() * 2 * size_of::<(u32, u64)>()
+    }
+
+    /// All of them, by transaction number.
+    pub(super) fn rows(&self) -> impl ExactSizeIterator<Item = (u64, Hold)> {
+        self.open.iter().map(|(&position, &hold)| (position, hold))
+    }
+
+    pub(super) fn put(row: &mut Encoder<'_>, (position, hold): (u64, Hold)) {
+        row.u64(position);
+        row.u32(hold.holder);
+        row.u32(hold.card);
+        row.u32(hold.terminal);
+        row.u64(hold.amount);
+        row.u64(hold.timestamp);
+    }
+
+    /// Takes a row of the image, where there are so many cards, holders and terminals; rows come in order.
+    pub(super) fn take(&mut self, row: &mut Decoder<'_>, [cards, holders, terminals]: [usize; 3]) -> Option<()> {
+        let position = row.u64()?;
+        let hold = Hold { holder: row.u32()?, card: row.u32()?, terminal: row.u32()?, amount: row.u64()?, timestamp: row.u64()? };
+        let in_order = self.open.last_key_value().is_none_or(|(&last, _)| last < position);
+        let named = (hold.holder as usize) < holders && (hold.card as usize) < cards && (hold.terminal as usize) < terminals;
+        let amount = (1..=u64::from(u32::MAX)).contains(&hold.amount);
+        (in_order && named && amount).then(|| self.add(position, hold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_is_what_the_open_holds_say() {
+        let mut holds = Holds::default();
+        let hold = |holder, amount, timestamp| Hold { holder, card: 0, terminal: 0, amount, timestamp };
+        holds.add(3, hold(1, 500, 100));
+        holds.add(5, hold(1, 200, 90));
+        holds.add(6, hold(2, 1, 110));
+        assert_eq!((holds.held(1), holds.held(2), holds.held(3)), (700, 1, 0));
+        assert_eq!((holds.due(99), holds.due(100)), (None, Some(3)));
+        assert_eq!(holds.remove(3), Some(hold(1, 500, 100)));
+        assert_eq!((holds.remove(3), holds.held(1), holds.due(90)), (None, 200, Some(5)));
+        holds.remove(5);
+        assert_eq!((holds.held(1), holds.count()), (0, 1));
+    }
+}

@@ -1,0 +1,213 @@
+//! Giving back what was sold: the refund of a part, the void of a sale of the day, and what a reversal shares with them.
+//!
+//! Always true here: never more is given back than was paid; the purse that was debited last, cash, is given back to first; of
+//! a surcharge or a discount the same part comes back as of the amount, so that at the end all of it has.
+
+use super::command::{Outcome, Request};
+use super::identities::{Deed, Extra, Place, Remembered, State};
+use super::purchase::{give_back, pay};
+use super::registry::Purses;
+use super::{Ledger, Response};
+
+/// A sale, a hold or a bill that something refers to, with what only few of them have besides.
+pub(super) struct Original {
+    pub(super) place: Place,
+    pub(super) decided: Remembered,
+    pub(super) extra: Extra,
+    /// The index of the card whose purses it touched.
+    pub(super) card: u32,
+}
+
+impl Original {
+    /// What the purses paid, or got, in all.
+    fn paid(&self) -> u64 {
+        self.extra.paid.unwrap_or_else(|| self.amount())
+    }
+
+    /// DE4.
+    pub(super) fn amount(&self) -> u64 {
+        self.decided.content.amount().expect("what moves money has an amount")
+    }
+
+    /// Of DE4, what refunds have left.
+    pub(super) fn left(&self) -> u64 {
+        self.amount() - self.extra.refunded
+    }
+
+    /// What the purses have got back once `refunded` fen of DE4 have been given back: cash first.
+    fn given_back(&self, refunded: u64) -> [u64; 2] {
+        if self.amount() == 0 {
+            return [0, 0];
+        }
+        let part = u128::from(self.paid()) * u128::from(refunded) / u128::from(self.amount());
+        let given = u64::try_from(part).expect("a part of what was paid");
+        let cash = given.min(self.paid() - u64::from(self.decided.subsidy));
+        [cash, given - cash]
+    }
+
+    /// What the purses get when `amount` more fen of DE4 are given back.
+    pub(super) fn share(&self, amount: u64) -> [u64; 2] {
+        let (before, after) = (self.given_back(self.extra.refunded), self.given_back(self.extra.refunded + amount));
+        [after[0] - before[0], after[1] - before[1]]
+    }
+
+    /// What the purses paid or got, each.
+    pub(super) fn purses(&self) -> [u64; 2] {
+        [self.paid() - u64::from(self.decided.subsidy), u64::from(self.decided.subsidy)]
+    }
+}
+
+impl Ledger {
+    /// The decision with this transaction number, if it was approved, did one of these deeds, and concerns the merchant of the
+    /// request's terminal and the request's card.
+    pub(super) fn original(&self, request: &Request, position: u64, is_meant: impl Fn(Deed) -> bool) -> Option<Original> {
+        let place = self.identities.at(position)?;
+        let decided = self.identities.get(place);
+        let merchant = self.registry.terminals[request.identity.terminal()].merchant;
+        let original = Some(place).filter(|_| is_meant(decided.deed) && decided.merchant() == merchant)?;
+        let original = self.original_at(original)?;
+        let own = self.registry.cards[original.card].number;
+        request.content.card().is_none_or(|named| named == own).then_some(original)
+    }
+
+    /// The decision at this place with the card that it touched; `None` where it touched none.
+    pub(super) fn original_at(&self, place: Place) -> Option<Original> {
+        let decided = self.identities.get(place);
+        let extra = self.identities.extra(place).filter(|_| decided.has_extra).cloned().unwrap_or_default();
+        let card = extra.card.or_else(|| self.registry.cards.find(&decided.content.card()?))?;
+        Some(Original { place, decided, extra, card })
+    }
+
+    pub(super) fn purses_of(&self, card: u32) -> Purses {
+        self.registry.cards[card].purses
+    }
+
+    pub(super) fn void(&mut self, position: u64, request: &Request, original: u64, outcome: &mut Outcome) {
+        let reversed_before = self.identities.find(request.identity).is_some();
+        if reversed_before {
+            return self.remembered(position, request, Response::InvalidTransaction, outcome);
+        }
+        let is_meant = |deed| matches!(deed, Deed::Purchase | Deed::OfflineSale);
+        let Some(sale) = self.original(request, original, is_meant) else {
+            return self.remembered(position, request, Response::OriginalNotFound, outcome);
+        };
+        let of_today = sale.decided.business_date == self.business_date;
+        if sale.decided.state != State::Standing || !of_today || sale.extra.refunded > 0 {
+            return self.remembered(position, request, Response::InvalidTransaction, outcome);
+        }
+        if !self.undo_sale(&sale, outcome) {
+            *outcome = Outcome::of(Response::Malfunction);
+            return;
+        }
+        self.count(request).debit_reversal(sale.amount());
+        let entry = Remembered { deed: Deed::Void, ..self.entry(position, request, Response::Approved) };
+        self.settle(request, entry, sale.card, outcome);
+    }
+
+    pub(super) fn refund(&mut self, position: u64, request: &Request, original: u64, outcome: &mut Outcome) {
+        let amount = request.content.amount().expect("a refund has an amount");
+        let reversed_before = self.identities.find(request.identity).is_some();
+        if reversed_before {
+            return self.remembered(position, request, Response::InvalidTransaction, outcome);
+        }
+        if amount == 0 || amount > u64::from(self.policy.amount_max) {
+            return self.remembered(position, request, Response::InvalidAmount, outcome);
+        }
+        let Some(sale) = self.original(request, original, Deed::is_sale) else {
+            return self.remembered(position, request, Response::OriginalNotFound, outcome);
+        };
+        if sale.decided.state != State::Standing {
+            return self.remembered(position, request, Response::InvalidTransaction, outcome);
+        }
+        if amount > sale.left() {
+            return self.remembered(position, request, Response::AmountLimit, outcome);
+        }
+        let share = sale.share(amount);
+        let giver = self.registry.merchants[sale.decided.merchant()].account;
+        outcome.movements = give_back(self.purses_of(sale.card), giver, amount, share);
+        if !self.accounts.can_post(&outcome.movements) {
+            *outcome = Outcome::of(Response::Malfunction);
+            return;
+        }
+
+        // The point of no return: the part is given back, and the sale knows of it.
+        self.accounts.post(&outcome.movements);
+        self.identities.extra_mut(sale.place).refunded += amount;
+        self.give_use_back(&sale, amount, false);
+        self.count(request).credit(amount);
+        outcome.paid = share;
+        outcome.original = Some(original);
+        let entry = Remembered {
+            deed: Deed::Refund,
+            state: State::Standing,
+            subsidy: share[1] as u32,
+            ..self.entry(position, request, Response::Approved)
+        };
+        let place = self.settle(request, entry, sale.card, outcome);
+        let extra = self.identities.extra_mut(place);
+        (extra.original, extra.card) = (original, Some(sale.card));
+        extra.paid = Some(share[0] + share[1]).filter(|paid| *paid != amount);
+    }
+
+    /// Gives back what is left of a sale, and takes note that it is undone. `false`, and nothing has changed, where an account
+    /// would pass its bound.
+    pub(super) fn undo_sale(&mut self, sale: &Original, outcome: &mut Outcome) -> bool {
+        let left = sale.left();
+        let share = sale.share(left);
+        let giver = self.registry.merchants[sale.decided.merchant()].account;
+        outcome.movements = give_back(self.purses_of(sale.card), giver, left, share);
+        if !self.accounts.can_post(&outcome.movements) {
+            return false;
+        }
+
+        // The point of no return.
+        self.accounts.post(&outcome.movements);
+        self.identities.set_state(sale.place, State::Undone);
+        self.give_use_back(sale, left, true);
+        outcome.paid = share;
+        outcome.original = Some(sale.decided.position());
+        true
+    }
+
+    /// Takes back what a refund gave, from the subsidy purse what is still there of what it got, and the rest from the cash purse,
+    /// be it a debt; so much of the sale can be refunded again. `false`, and nothing has changed, where an account would pass its
+    /// bound.
+    pub(super) fn undo_refund(&mut self, refund: &Original, outcome: &mut Outcome) -> bool {
+        let purses = self.purses_of(refund.card);
+        let [cash, subsidy] = refund.purses();
+        let there = subsidy.min(self.available(purses)[1].max(0).unsigned_abs());
+        let taken = [cash + subsidy - there, there];
+        let receiver = self.registry.merchants[refund.decided.merchant()].account;
+        // Where the whole sale was undone in the meantime, what the refund gave is what the sale gave back.
+        let sale = self.identities.at(refund.extra.original);
+        let is_undone = sale.is_some_and(|sale| self.identities.get(sale).state == State::Undone);
+        let taken = if is_undone { [0, 0] } else { taken };
+        if !is_undone {
+            outcome.movements = pay(purses, receiver, refund.amount(), taken);
+        }
+        if !self.accounts.can_post(&outcome.movements) {
+            return false;
+        }
+
+        // The point of no return.
+        self.accounts.post(&outcome.movements);
+        self.identities.set_state(refund.place, State::Undone);
+        // A sale whose day is forgotten can be refunded no more.
+        if let Some(sale) = sale {
+            self.identities.extra_mut(sale).refunded -= refund.amount();
+        }
+        outcome.paid = taken;
+        outcome.original = Some(refund.decided.position());
+        true
+    }
+
+    /// Remembers an approved decision that touched the purses of `card`, with what is available afterwards.
+    pub(super) fn settle(&mut self, request: &Request, entry: Remembered, card: u32, outcome: &mut Outcome) -> Place {
+        let after = self.available(self.purses_of(card));
+        outcome.after = Some(after);
+        let place =
+            self.identities.remember(request.identity.date, &Remembered { cash_after: after[0], subsidy_after: after[1], ..entry });
+        outcome.place = Some(place);
+        place
+    }
+}
