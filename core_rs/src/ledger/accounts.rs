@@ -136,7 +136,7 @@ pub struct Movement {
 /// The movements of one decision: none, one a purse, and one more where a surcharge or a discount is shared otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Movements {
-    list: [Movement; 4],
+    list: [Movement; 3],
     count: u8,
 }
 

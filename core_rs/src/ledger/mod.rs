@@ -302,6 +302,12 @@ impl Ledger {
         self.pins.verification(self.registry.cards.find(number)?)
     }
 
+    /// Wrong PINs in a row that were tried with this card.
+    #[must_use]
+    pub fn pin_tries(&self, number: &CardNumber) -> u8 {
+        self.registry.cards.find(number).map_or(0, |card| self.pins.tries(card))
+    }
+
     /// Whether an advice that is dated outside the window was written down already.
     #[must_use]
     pub fn is_late_known(&self, identity: identities::Identity) -> bool {
