@@ -6,6 +6,7 @@ its specification; commands are parsed, files imported, metrics and log lines lo
 
 import ast
 import contextlib
+import datetime
 import io
 import json
 import re
@@ -29,8 +30,6 @@ from switch.dialect import (
     RESPONSES,
     SPECIFICATION,
     FrameBuffer,
-    MacKey,
-    decode,
     encode,
     session_keys,
     sign_on_key,
@@ -38,148 +37,250 @@ from switch.dialect import (
 from switch.follow import Progress
 from switch.metrics import Connections, Histogram, JournalStatistics, Statistics, exposition
 from switch.replay import CSV_HEADER, REPLAY_NAME, Operation, read_entries
+from tests.documented import (
+    BLOCK,
+    EXAMPLES,
+    FILES,
+    FRAMES,
+    KEYS,
+    KEYS_TERMINAL,
+    MASTER_KEY,
+    NONCES,
+    PIN_EXAMPLE,
+    PROTOCOL,
+    ROOT,
+    STORY,
+    WHOLE,
+    blocks,
+    pin_block,
+    rows,
+    section,
+    spans,
+    sub_elements_in_order,
+)
 
-ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = (ROOT / "README.md", ROOT / "loadtests" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
-PROTOCOL: Final = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
 POLICIES: Final = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
 OPERATING: Final = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 VECTORS: Final[dict[str, Any]] = json.loads((ROOT / "tests" / "vectors.json").read_text(encoding="utf-8"))
+ECHOED: Final = ("2", "3", "4", "11", "12", "13", "24", "41", "42", "49", "60", "70")
 MESSAGES: Final[dict[str, dict[str, Any]]] = {message["name"]: message for message in VECTORS["messages"]}
 
-BLOCK: Final = re.compile(r"^```(?P<kind>\w*) ?(?P<name>.*)\n(?P<text>(?:.*\n)*?)```$", re.MULTILINE)
-HEX_LINE: Final = re.compile(
-    r"(?P<hex>[0-9a-f]{2,}(?: +[0-9a-f]{2,})*) +(?P<part>MTI|bitmap|second bitmap|DE\d+|length|TPDU|message)\b(?P<note>.*)"
-)
-
-
-def blocks(page: str, kind: str) -> dict[str, str]:
-    """The fenced blocks of a kind, by what stands behind the kind (or by their number where nothing does)."""
-    found = [match for match in BLOCK.finditer(page) if match["kind"] == kind]
-    named = {match["name"] or str(number): match["text"] for number, match in enumerate(found)}
-    assert len(named) == len(found), f"two blocks of {kind} have the same name"
-    return named
-
-
-def section(page: str, title: str) -> str:
-    """What stands under a heading, up to the next one of the same or a higher level."""
-    match = re.search(rf"^(#+) {re.escape(title)}\n((?:.*\n)*?)(?=^#{{1,2}} |\Z)", page, re.MULTILINE)
-    assert match is not None, f"there is no section {title!r}"
-    return match[2]
-
-
-def rows(text: str) -> list[list[str]]:
-    """The cells of a text's tables, headings left out."""
-    lines = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
-    rules = [number for number, row in enumerate(cells) if all(re.fullmatch("-+", cell) for cell in row)]
-    return [row for number, row in enumerate(cells) if number not in rules and number + 1 not in rules]
-
-
-def spans(text: str) -> set[str]:
-    """What stands between backticks outside of blocks; a line's end in it is a space."""
-    found = re.findall(r"`((?:[^`\n]|\n(?!\n))+)`", BLOCK.sub("", text))
-    return {" ".join(span.split()).replace("\\|", "|") for span in found}
-
-
 # --- protocol.md: bytes ---
-
-
-def parts(block: str) -> list[tuple[str, bytes, str]]:
-    """The parts of a message example: name, bytes, note. Lines with the same name one after another are one part."""
-    found: list[tuple[str, bytes, str]] = []
-    for line in block.splitlines():
-        match = HEX_LINE.fullmatch(line.strip())
-        assert match is not None, f"not a line of an example: {line}"
-        name, content, note = match["part"], bytes.fromhex(match["hex"]), match["note"].strip()
-        if found and found[-1][0] == name:
-            _, before, noted = found.pop()
-            content, note = before + content, f"{noted} {note}"
-        found.append((name, content, note))
-    return found
-
-
-EXAMPLES: Final = {name: parts(block) for name, block in blocks(PROTOCOL, "hex").items()}
-WHOLE: Final = {name: example for name, example in EXAMPLES.items() if not name.startswith("frame ")}
-
-
-def message_of(example: list[tuple[str, bytes, str]]) -> bytes:
-    return b"".join(content for _, content, _ in example)
 
 
 def test_every_published_message_is_an_example() -> None:
     assert set(MESSAGES) <= set(WHOLE)
     for name, message in MESSAGES.items():
-        assert message_of(WHOLE[name]).hex() == message["message"]
-        assert decode(message_of(WHOLE[name])).items() >= {**message["fields"], "2": message["fields"].get("2", "")}.items() - {("2", "")}
+        assert WHOLE[name].message.hex() == message["message"]
+        assert WHOLE[name].fields == message["fields"]
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_an_example_is_what_the_codec_makes_of_its_own_values(name: str) -> None:
-    message = message_of(WHOLE[name])
-    fields = decode(message)
-    tag = fields.pop("64", None) or fields.pop("128")
-    proving = [key for key in ("sign_on_key", "mac_key") if MacKey(bytes.fromhex(VECTORS[key])).verifies(message[:-8], bytes.fromhex(tag))]
-    assert len(proving) == 1
-    assert encode(fields, MacKey(bytes.fromhex(VECTORS[proving[0]]))) == message
-    assert f"under the {proving[0].replace('sign_on', 'sign-on').replace('mac', 'MAC').replace('_', ' ')}" in WHOLE[name][-1][2]
+def test_an_example_is_what_the_codec_writes_and_its_mac_is_right(name: str) -> None:
+    example = WHOLE[name]
+    written = encode(example.fields, example.key())
+    assert example.message == written, f"the codec writes {written.hex()}"
+    assert example.is_proved
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_each_line_of_an_example_is_the_part_that_it_says(name: str) -> None:
-    message = message_of(WHOLE[name])
-    _, encoded = iso8583.decode(message, SPECIFICATION)
+    parts = WHOLE[name].parts
+    _, encoded = iso8583.decode(WHOLE[name].message, SPECIFICATION)
     elements = {f"DE{element}" for element in encoded if element.isdigit() and element != "1"}
     expected = {"t": "MTI", "p": "bitmap", "1": "second bitmap"}
     for element, piece in encoded.items():
         if element == "h":
             continue
         wanted = expected.get(element, f"DE{element}")
-        assert (wanted, piece["len"] + piece["data"]) in [(part, content) for part, content, _ in WHOLE[name]]
-    assert {part for part, _, _ in WHOLE[name] if part.startswith("DE")} == elements
-    listed = " ".join(note for part, _, note in WHOLE[name] if part.endswith("bitmap"))
+        assert (wanted, piece["len"] + piece["data"]) in [(part, content) for part, content, _ in parts]
+    assert {part for part, _, _ in parts if part.startswith("DE")} == elements
+    listed = " ".join(note for part, _, note in parts if part.endswith("bitmap"))
     assert {f"DE{number}" for number in re.findall(r"\d+", listed)} == elements
     assert ("second bitmap" in listed) == ("1" in encoded)
 
 
-def test_values_in_words_are_those_of_the_bytes() -> None:
-    """DE11 000002, DE12 12:05:01, DE41 "T0000001" and the like."""
-    checked = 0
+TOTALS: Final = dict(
+    zip(("74", "75", "76", "77", "86", "87", "88", "89"), ("credits", "credit reversals", "debits", "debit reversals") * 2, strict=True)
+)
+ACCOUNTS: Final = {"10": "cash", "20": "subsidy"}
+NAMED_VALUES: Final = {"01": "the nonce", "02": "the switch's nonce", "52": "the PIN block"}
+
+
+def month_day(shown: str) -> str:
+    """`22 November` as DE13 has it."""
+    return f"{datetime.datetime.strptime(f'{shown} 2000', '%d %B %Y'):%m%d}"  # noqa: DTZ007 - a day, no moment
+
+
+def in_words(element: str, value: str) -> set[str]:
+    """How an example may put an element's value."""
+    if element in TOTALS:
+        return {f"{TOTALS[element]}: {int(value)}" + (" fen" if int(element) > 80 else "")}
+    words: dict[str, set[str]] = {
+        "2": {f"{len(value)} digits: {value}"},
+        "4": {f"{value.lstrip('0') or '0'} fen"},
+        "12": {f"{value[:2]}:{value[2:4]}:{value[4:]}"},
+        "37": {f"transaction {value.lstrip('0')}", f"of transaction {value.lstrip('0')}"},
+        "38": {f"approval code {value}"},
+        "60": {f"6 bytes: batch {value}"},
+        **{digits: {value} for digits in ("3", "11", "22", "24", "70")},
+    }
+    return words.get(element, {f'"{value.rstrip()}"'})
+
+
+def lines_in_words(element: str, value: str) -> list[str]:
+    """How an example puts the lines of DE48 and DE54."""
+    if element == "54":
+        entries = [value[at : at + 20] for at in range(0, len(value), 20)]
+        lines = [f"{ACCOUNTS[text[:2]]}, available, {text[4:7]}, {text[7]}, {int(text[8:])} fen" for text in entries]
+        assert {text[2:4] for text in entries} == {"02"}
+    else:
+        lines = [
+            f"tag {tag}, length {len(text):02}, " + (NAMED_VALUES[tag] if tag in NAMED_VALUES and len(text) > 1 else f'"{text}"')
+            for tag, text in sub_elements_in_order(value)
+        ]
+    return [f"{len(value)} bytes: {lines[0]}", *lines[1:]]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_what_an_example_says_in_words_is_what_its_bytes_say(name: str) -> None:
+    example = WHOLE[name]
+    asked = EXAMPLES[name.removesuffix(" reply")].fields if name.endswith(" reply") else {}
+    for element, value in example.fields.items():
+        notes = [line.note for line in example.lines if line.part == f"DE{element}" and line.note]
+        if element == "t":
+            continue
+        if notes == ["echoed"]:
+            assert asked.get(element) == value, f"DE{element} is echoed"
+        elif element in {"48", "54"}:
+            assert notes == lines_in_words(element, value)
+        elif element == "13":
+            assert [month_day(note) for note in notes] == [value]
+        elif element == "15":
+            assert [month_day(note.removeprefix("business date, ")) for note in notes] == [value]
+        elif element == "90":
+            day = datetime.datetime.strptime(f"2000{value[10:14]}", "%Y%m%d")  # noqa: DTZ007 - a day, no moment
+            at = f"{value[14:16]}:{value[16:18]}:{value[18:20]}"
+            assert value[20:] == "0" * 22
+            assert notes == [f"{value[:4]}, STAN {value[4:10]}, {day.day} {day:%B}, {at}, 22 zeros"]
+        else:
+            (note,) = notes
+            assert (note.partition(",")[0] if element == "3" else note) in in_words(element, value)
+
+
+def test_lines_of_sub_elements_and_purses_are_cut_where_they_say() -> None:
+    """Each line of DE48 or DE54 with words begins a sub-element or a purse."""
     for example in WHOLE.values():
-        fields = decode(message_of(example))
-        for part, _, note in example:
-            if match := re.fullmatch(r'(?:"([^"]*)"|(\d{2}:\d{2}:\d{2}|\d{3,6}))', note):
-                shown = (match[1] or match[2]).replace(":", "")
-                assert fields[part.removeprefix("DE")] == shown
-                checked += 1
-            if match := re.fullmatch(r"(\d+) fen", note):
-                assert int(fields["4"]) == int(match[1])
-                checked += 1
-            if match := re.match(r"(\d+) (?:bytes|digits)\b", note):
-                assert len(fields[part.removeprefix("DE")]) == int(match[1])
-                checked += 1
-    assert checked > 30
+        for element in {"48", "54"} & set(example.fields):
+            pieces: list[bytes] = []
+            for line in example.lines:
+                if line.part == f"DE{element}" and line.note:
+                    pieces.append(line.content)
+                elif line.part == f"DE{element}":
+                    pieces[-1] += line.content
+            pieces[0] = pieces[0][2:]
+            value = example.fields[element]
+            expected = (
+                [value[:20], value[20:]]
+                if element == "54"
+                else [f"{tag}{len(text):02}{text}" for tag, text in sub_elements_in_order(value)]
+            )
+            assert [piece.decode() for piece in pieces] == expected
 
 
 def test_the_frame_is_cut_as_it_says() -> None:
-    (name,) = set(EXAMPLES) - set(WHOLE)
-    example = EXAMPLES[name]
-    content = {part: content for part, content, _ in example}
-    cut = list(FrameBuffer().feed(message_of(example)))
-    assert cut == [(content["TPDU"], bytes.fromhex(MESSAGES[name.removeprefix("frame ")]["message"]))]
+    ((name, example),) = FRAMES.items()
+    content = {part: content for part, content, _ in example.parts}
+    cut = list(FrameBuffer().feed(example.message))
+    assert cut == [(content["TPDU"], WHOLE[name.removeprefix("frame ")].message)]
     swapped = content["TPDU"][:1] + content["TPDU"][3:] + content["TPDU"][1:3]
     assert f"The reply's TPDU is `{swapped.hex(' ')}`" in PROTOCOL
 
 
 def test_keys_are_derived_as_shown() -> None:
-    (block,) = blocks(PROTOCOL, "keys").values()
-    shown = dict(re.split(r" {2,}", line) for line in block.splitlines())
-    master_key, terminal_nonce, switch_nonce = (bytes.fromhex(shown[name]) for name in ("master key", "terminal nonce", "switch nonce"))
-    mac_key, pin_key = session_keys(master_key, "T0000001", terminal_nonce, switch_nonce)
-    derived = {"sign-on key": sign_on_key(master_key, "T0000001"), "MAC key": mac_key, "PIN key": pin_key}
-    assert {name: key.hex() for name, key in derived.items()} == {name: shown[name] for name in derived}
+    assert len(blocks(PROTOCOL, "keys")) == 1
+    mac_key, pin_key = session_keys(MASTER_KEY, KEYS_TERMINAL, *NONCES)
+    derived = {"sign-on key": sign_on_key(MASTER_KEY, KEYS_TERMINAL), "MAC key": mac_key, "PIN key": pin_key}
+    assert {name: key.hex() for name, key in derived.items()} == {name: KEYS[name] for name in derived}
     published = ("tmk", "terminal_nonce", "switch_nonce", "sign_on_key", "mac_key", "pin_key")
-    assert list(shown.values()) == [VECTORS[name] for name in published]
+    assert list(KEYS.values()) == [VECTORS[name] for name in published]
+    shown = {row[0]: row[1] for row in rows(section(PROTOCOL, "How the examples are written"))}
+    assert shown == {terminal: session_keys(MASTER_KEY, terminal, *NONCES)[0].hex() for terminal in shown}
+    assert set(shown) == {exchange.terminal for exchange in STORY}
+
+
+def asked_with_card() -> Iterator[dict[str, str]]:
+    return (exchange.request.fields for exchange in STORY if "2" in exchange.request.fields)
+
+
+def test_the_pin_block_is_made_as_shown() -> None:
+    """And it is the one that the purchase with PIN carries."""
+    assert len(blocks(PROTOCOL, "pin")) == 1
+    pin, card = PIN_EXAMPLE["PIN"], PIN_EXAMPLE["card number"]
+    random = bytes.fromhex(PIN_EXAMPLE["PIN field"])[8:]
+    made = pin_block(bytes.fromhex(KEYS["PIN key"]), pin, card, random)
+    names = ("PIN field", "enciphered", "card field", "XOR", "PIN block")
+    assert [PIN_EXAMPLE[name] for name in names] == [step.hex() for step in made]
+    (other,) = (name for name in PIN_EXAMPLE if name.startswith("card field of "))
+    assert PIN_EXAMPLE[other] == pin_block(bytes(16), pin, other.removeprefix("card field of "), random).card_field.hex()
+    sent = [(fields["2"], dict(sub_elements_in_order(fields.get("48", ""))).get("52")) for fields in asked_with_card()]
+    assert [one for one in sent if one[1]] == [(card, made.block.hex().upper())]
+    assert f"\n{card},{pin}\n" in FILES["pins"]
+
+
+# --- protocol.md: one story ---
+
+
+def test_replies_are_those_of_their_requests() -> None:
+    for exchange in STORY:
+        asked, answered = exchange.request.fields, exchange.reply.fields
+        assert int(answered["t"]) == int(asked["t"]) + 10, exchange.name
+        echo = {element for element in ECHOED if element in asked and (element, asked["t"][:2]) != ("2", "08")}
+        assert {element: answered[element] for element in echo} == {element: asked[element] for element in echo}
+        added = {"15", "37", "38", "39", "48", "54", *(TOTALS if answered["39"] == "95" else ())}
+        assert set(answered) - echo - {"t"} <= added
+        assert ("38" in answered) == ("37" in answered and asked["t"][:2] in {"01", "02", "04"} and answered["39"] == "00")
+        assert "38" not in answered or answered["38"] == answered["37"][-6:]
+        assert exchange.request.key() is not None or asked["70"] == "301"
+
+
+def test_the_examples_follow_one_another() -> None:
+    """In the order of DE12 STANs and transaction numbers rise, and what names another message names one that is there."""
+    stans: dict[str, str] = {}
+    number = ""
+    done: dict[str, dict[str, str]] = {}
+    merchants = dict(line.split(",")[:2] for line in FILES["terminals"].splitlines()[1:])
+    for exchange in STORY:
+        asked, answered = exchange.request.fields, exchange.reply.fields
+        assert asked["42"] == merchants[exchange.terminal]
+        assert stans.get(exchange.terminal, "") < asked["11"], f"{exchange.name}: a STAN twice"
+        stans[exchange.terminal] = asked["11"]
+        assert answered["15"] == asked["13"]
+        if "37" in answered:
+            assert number < answered["37"], f"{exchange.name}: transaction numbers rise"
+            number = answered["37"]
+        if "37" in asked:
+            original = done[asked["37"]]
+            assert asked.get("2") == original["2"]
+        if "90" in asked:
+            (original,) = (one for one in done.values() if asked["90"].startswith(one["t"] + one["11"] + one["13"] + one["12"]))
+            assert [asked.get(element) for element in ("2", "3", "4", "49")] == [original.get(element) for element in ("2", "3", "4", "49")]
+        done[answered.get("37", exchange.name)] = asked
+
+
+def test_every_operation_has_an_example() -> None:
+    asked = [exchange.request.fields for exchange in STORY]
+    said = {(fields["t"], fields.get("3") or fields.get("70") or fields.get("91", "")) for fields in asked}
+    table = [row for row in rows(section(PROTOCOL, "Messages")) if len(row) == 5]
+    assert len(table) > 20
+    for name, mtis, processing, needed, _ in table:
+        (mti, *others) = re.findall(r"\d{4}", mtis)
+        codes = set(re.findall(r"\d{6}", processing) or re.findall(r"(?<=70 = )\d{3}|(?<=91 = )\d|(?<=91 = 1 or )\d", needed))
+        found = {code for said_mti, code in said if said_mti == mti}
+        # One of several ways to say the same is enough.
+        assert found & codes if " or " in processing else codes <= found or " to " in processing, name
+        assert {mti, *others} <= {said_mti for said_mti, _ in said}, name
 
 
 # --- protocol.md: tables ---
@@ -219,9 +320,10 @@ def test_the_element_table_is_the_terminals_specification() -> None:
 def test_every_response_code_and_no_other_is_listed() -> None:
     ledger = (ROOT / "core_rs" / "src" / "ledger" / "response.rs").read_text(encoding="utf-8")
     decided = set(re.findall(r'=> "(\d\d)"', ledger))
-    listed = [row for row in rows(section(PROTOCOL, "Response codes")) if row[0]]
-    assert {row[0] for row in listed} == decided <= set(RESPONSES)
-    not_remembered = {row[0] for row in listed if row[2] == "no"} - {row[0] for row in listed if row[2] == "yes"}
+    table = [row for row in rows(section(PROTOCOL, "Response codes")) if len(row) == 3 and row[0]]
+    listed = [(code, row[2]) for row in table for code in row[0].split(", ")]
+    assert {code for code, _ in listed} == decided <= set(RESPONSES)
+    not_remembered = {code for code, remembered in listed if remembered == "no"} - {code for code, yes in listed if yes == "yes"}
     assert not_remembered == {"30", "58", "63", "91", "96"}
 
 

@@ -224,7 +224,11 @@ impl<'a> Message<'a> {
     pub fn number(&self, element: u8) -> Option<u64> {
         let wire = self.wire(element)?;
         match ELEMENTS[usize::from(element)] {
-            Format::Numeric { .. } if wire.len() <= 8 => Some(bcd::to_number(bcd::load(wire))),
+            // From the whole message: before the end of every element eight bytes stand, and are one load.
+            Format::Numeric { .. } if wire.len() <= 8 => {
+                let end = usize::from(self.spans[usize::from(element)].end);
+                Some(bcd::to_number(bcd::load_ending(self.bytes, end, wire.len())))
+            }
             Format::NumericLl { .. } => {
                 let (count, content) = wire.split_first()?;
                 bcd::read_left_aligned(content, bcd::to_number(u64::from(*count)) as usize)

@@ -45,15 +45,6 @@ fn split_offline(amount: i64, subsidy: i64, purse: PurseChoice, takes_subsidy: b
     [amount - from_subsidy, from_subsidy]
 }
 
-/// What a holder pays for `amount` fen with a surcharge (below zero: a discount) of so many basis points, rounded half up.
-pub(super) fn price(amount: u64, surcharge_bp: i16) -> u64 {
-    if surcharge_bp == 0 {
-        return amount;
-    }
-    let surcharge = (amount.cast_signed() * i64::from(surcharge_bp) + 5_000).div_euclid(10_000);
-    (amount.cast_signed() + surcharge).unsigned_abs()
-}
-
 /// Adds the movements by which purses pay `amount` fen to `receiver`: `[cash, subsidy]` leave them, what is more goes to the fees,
 /// and what is missing comes from the grants.
 #[inline]
@@ -180,7 +171,7 @@ impl Ledger {
             self.note_pin(&ruling, &spending);
             return self.remembered(position, request, response, outcome);
         }
-        let total = price(amount, terms.surcharge_bp);
+        let total = terms.price(amount);
         let available = self.available(purses);
         let Some(paid) = split(total.cast_signed(), available, purse, terms.takes_subsidy) else {
             self.note_pin(&ruling, &spending);
@@ -194,8 +185,10 @@ impl Ledger {
         }
 
         // The point of no return: everything has been checked, and from here on everything is done.
-        self.note_pin(&ruling, &spending);
-        self.sold(position, request, Deed::Purchase, &spending, paid, outcome);
+        if terms.has_more {
+            self.note_pin(&ruling, &spending);
+        }
+        self.sold(position, request, Deed::Purchase, &spending, (available, paid), outcome);
     }
 
     pub(super) fn offline_sale(&mut self, position: u64, request: &Request, purse: PurseChoice, outcome: &mut Outcome) {
@@ -218,7 +211,7 @@ impl Ledger {
         let purses = card.purses;
         let terms = self.terms(index, category);
         let spending = Spending { card: index, category, amount, pin: Pin::Absent, is_purchase: true };
-        let total = price(amount, terms.surcharge_bp).cast_signed();
+        let total = terms.price(amount).cast_signed();
         let available = self.available(purses);
         let refused = (purse == PurseChoice::Subsidy && !terms.takes_subsidy).then_some(Response::NotPermitted);
         let flag = card_decline(card, self.business_date)
@@ -234,15 +227,23 @@ impl Ledger {
 
         // The point of no return: what was sold is posted.
         outcome.flag = flag;
-        self.sold(position, request, Deed::OfflineSale, &spending, paid, outcome);
+        self.sold(position, request, Deed::OfflineSale, &spending, (available, paid), outcome);
     }
 
-    /// Posts the movements of a sale and remembers it.
+    /// Posts the movements of a sale, of which what was available and what is paid are known, and remembers it.
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "it is the end of the hottest path")]
-    fn sold(&mut self, position: u64, request: &Request, deed: Deed, spending: &Spending, paid: [u64; 2], outcome: &mut Outcome) {
+    fn sold(
+        &mut self,
+        position: u64,
+        request: &Request,
+        deed: Deed,
+        spending: &Spending,
+        (available, paid): ([i64; 2], [u64; 2]),
+        outcome: &mut Outcome,
+    ) {
         self.accounts.post(&outcome.movements);
-        let after = self.available(self.registry.cards[spending.card].purses);
+        let after = [available[0] - paid[0].cast_signed(), available[1] - paid[1].cast_signed()];
         let entry = Remembered {
             cash_after: after[0],
             subsidy_after: after[1],
@@ -299,24 +300,6 @@ mod tests {
             };
             let expected = (cells[4] != "-").then(|| pair(cells[4]));
             assert_eq!(split(cells[0].parse().unwrap(), pair(cells[1]), purse, cells[3] == "yes"), expected, "{row}");
-        }
-    }
-
-    #[test]
-    fn a_surcharge_and_a_discount_are_rounded_half_up() {
-        for (amount, basis_points, paid) in [
-            (1_000, 0, 1_000),
-            (1_000, 500, 1_050),
-            (1_000, -2_000, 800),
-            (1, 5_000, 2),
-            (1, 4_999, 1),
-            (1, -5_000, 1),
-            (1, -5_001, 0),
-            (333, 1_500, 383),
-            (777, -10_000, 0),
-            (4_294_967_295, 10_000, 8_589_934_590),
-        ] {
-            assert_eq!(price(amount, basis_points), paid, "{amount} fen with {basis_points} basis points");
         }
     }
 

@@ -42,10 +42,16 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// What is added to `amount` (DE4), or where negative taken off it, rounded half up: 0.5 is 1, -0.5 is 0. Both in fen.
+    /// What a holder pays for `amount` (DE4): with a surcharge more, with a discount less, rounded half up: 0.5 is 1, -0.5 is 0. Both in
+    /// fen.
     #[must_use]
-    pub fn surcharge(&self, amount: u64) -> i64 {
-        (amount.cast_signed() * i64::from(self.surcharge_bp) + 5_000).div_euclid(10_000)
+    #[inline]
+    pub fn price(&self, amount: u64) -> u64 {
+        if self.surcharge_bp == 0 {
+            return amount;
+        }
+        let surcharge = (amount.cast_signed() * i64::from(self.surcharge_bp) + 5_000).div_euclid(10_000);
+        (amount.cast_signed() + surcharge).unsigned_abs()
     }
 }
 
@@ -382,7 +388,7 @@ mod tests {
             (999_999_999_999, 10_000, 999_999_999_999),
         ] {
             let terms = Terms { surcharge_bp, ..*Rules::default().terms(CardClass::Student, Category::Shop) };
-            assert_eq!(terms.surcharge(amount), expected, "{amount} at {surcharge_bp}");
+            assert_eq!(i128::from(terms.price(amount)) - i128::from(amount), expected, "{amount} at {surcharge_bp}");
         }
     }
 
