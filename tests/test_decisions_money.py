@@ -61,6 +61,8 @@ VOID = [
         purchase 850 | void #1 4=1 | 00 | 1000 500 -850
         purchase 850 | void #1 4=5000001 | 00 | 1000 500 -850
 
+        purchase 850, void #1 2=other !25, void #1 @shop !25 | void #1 | 00 | 1000 500 -850
+
         purchase 850 | void #1 37=- | 30
         purchase 850 | void 12345678901 | 30
         purchase 850 | void 00000000000A | 30
@@ -133,6 +135,8 @@ REFUND = [
         offline 400 3=002000 @shop | refund #1 400 @shop | 00 | 1000 500 -400
         hold 500, complete #1 300 | refund #2 100 | 00 | 800 500 -100
         hold 500, complete #1 300 | refund #2 300 | 00 | 1000 500 -300
+
+        purchase 850, refund #1 851 !61, refund #1 9 2=other !25, refund #1 0 !13 | refund #1 850 | 00 | 1000 500 -850
 
         purchase 850 | refund #1 100 4=- | 30
         purchase 850 | refund #1 100 37=- | 30
@@ -336,6 +340,8 @@ COMPLETION = [
         hold 400, hold 500 | complete #1 300 | 00 | 200 500 300
         hold 400, offline 2000 | complete #1 300 2=card | 00 | -800 0 300
 
+        hold 400, complete #1 401 !61, complete #1 9 2=other !25, complete #1 5000001 !13 | complete #1 400 | 00 | 600 500 400
+
         hold 400 | complete #1 300 4=- | 30
         hold 400 | complete #1 300 37=- | 30
         hold 400 | complete 1 300 | 30
@@ -503,6 +509,7 @@ REVERSAL = [
         purchase 850 | reverse #1 42=M2 | 58
         purchase 850 | reverse #1 13=-8 | (12)
         prepare purchase 850 13=-8 | reverse #1 13=0 | (12)
+        purchase 850, reverse #1 2=other !94, reverse #1 4=1 !94 | reverse #1 | 00 | 1000 500 -850
         purchase 850 | reverse #1 2=other | 94
         purchase 850 | reverse #1 4=849 | 94
         load 500 | reverse #1 2=other | 94
