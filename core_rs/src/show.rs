@@ -64,6 +64,7 @@ fn terminal(ledger: &Ledger, terminal: &Terminal) -> Value {
         "terminal": String::from_utf8_lossy(&terminal.id).trim_end(),
         "merchant": ledger.registry().merchants[terminal.merchant].id.as_str(),
         "kind": terminal.kind.name(),
+        "standing": terminal.standing.name(),
         "zone": terminal.zone.as_str(),
         "signed_on": terminal.session.current.is_some(),
         "last_activity": (terminal.last_activity > 0).then_some(terminal.last_activity / 1_000_000),

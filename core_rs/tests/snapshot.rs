@@ -617,7 +617,7 @@ fn the_format_stays_what_it_is() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "e49e699087cbb755a697198e3b5c8a5638ed062726f2d347d0d2092dbb7588d2",
+        "273cdc2f5660471de884b5e379eb541b68480f5e4f00577681116ce9286a3e11",
         "snapshots on disk would no longer be read: raise the format version"
     );
 }

@@ -26,7 +26,7 @@ use super::pins::Pins;
 use super::presence::Presence;
 use super::registry::{
     Card, CardClass, CardStatus, Category, Holder, HolderId, Keyed, Merchant, MerchantId, NONE, Purses, Registry, Table, Terminal,
-    TerminalKind, Zone,
+    TerminalKind, TerminalStanding, Zone,
 };
 use super::rules::Rules;
 use super::shelf::Shelf;
@@ -168,6 +168,7 @@ impl Ledger {
             row.bytes(&terminal.id);
             row.u32(terminal.merchant);
             row.u8(terminal.kind as u8);
+            row.u8(terminal.standing as u8);
             row.text(terminal.zone.as_str());
             row.bytes(&terminal.wrapped_key);
             put_nonces(row, terminal.session.current);
@@ -340,6 +341,7 @@ fn read_registry(reader: &mut Reader<'_>, accounts: &Accounts) -> Result<Registr
             id: row.array()?,
             merchant: row.u32()?,
             kind: TerminalKind::from_number(row.u8()?)?,
+            standing: TerminalStanding::from_number(row.u8()?)?,
             zone: Zone::new(row.text()?)?,
             wrapped_key: row.array()?,
             session: Session { current: take_nonces(row)?, previous: take_nonces(row)? },

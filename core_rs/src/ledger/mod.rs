@@ -56,7 +56,7 @@ use loans::Loans;
 use pins::Pins;
 use presence::Presence;
 use refund::Original;
-use registry::{Card, CardStatus, Holder, HolderId, Merchant, NONE, Purses, Registry, Terminal};
+use registry::{Card, CardStatus, Holder, HolderId, Merchant, NONE, Purses, Registry, Terminal, TerminalStanding};
 use rules::Rules;
 use usage::{Sale, Usage};
 
@@ -390,6 +390,10 @@ impl Ledger {
                 self.forget();
             }
             Command::Cutover(date) => self.cut_over(*date),
+            Command::Standing { id, standing } => {
+                let terminal = self.registry.terminals.find(id).expect("a suspended terminal is known");
+                self.registry.terminals.row_mut(terminal).standing = *standing;
+            }
             Command::Rules(rules) => {
                 self.usage.follow(&self.rules, rules);
                 self.rules = (**rules).clone();
@@ -505,7 +509,9 @@ impl Ledger {
                     None => {
                         let session = Session::default();
                         let (last_activity, batch, totals) = (0, 1, Totals::default());
-                        let terminal = Terminal { id, merchant, kind, zone, wrapped_key, session, last_activity, batch, totals };
+                        let standing = TerminalStanding::Active;
+                        let terminal =
+                            Terminal { id, merchant, kind, standing, zone, wrapped_key, session, last_activity, batch, totals };
                         self.registry.terminals.add(terminal);
                     }
                 }
