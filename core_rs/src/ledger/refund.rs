@@ -61,6 +61,11 @@ impl Original {
 }
 
 impl Ledger {
+    /// Whether the request names a card that is not known.
+    pub(super) fn names_nobody(&self, request: &Request) -> bool {
+        request.content.card().is_some_and(|number| self.registry.cards.find(&number).is_none())
+    }
+
     /// The decision with this transaction number, if it was approved, did one of these deeds, and concerns the merchant of the
     /// request's terminal and the request's card.
     pub(super) fn original(&self, request: &Request, position: u64, is_meant: impl Fn(Deed) -> bool) -> Option<Original> {
@@ -91,6 +96,9 @@ impl Ledger {
             return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         let is_meant = |deed| matches!(deed, Deed::Purchase | Deed::OfflineSale);
+        if self.names_nobody(request) {
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        }
         let Some(sale) = self.original(request, original, is_meant) else {
             return self.remembered(position, request, Response::OriginalNotFound, outcome);
         };
@@ -115,6 +123,9 @@ impl Ledger {
         }
         if amount == 0 || amount > u64::from(self.policy.amount_max) {
             return self.remembered(position, request, Response::InvalidAmount, outcome);
+        }
+        if self.names_nobody(request) {
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
         }
         let Some(sale) = self.original(request, original, Deed::is_sale) else {
             return self.remembered(position, request, Response::OriginalNotFound, outcome);
