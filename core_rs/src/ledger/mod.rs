@@ -302,6 +302,21 @@ impl Ledger {
         self.pins.verification(self.registry.cards.find(number)?)
     }
 
+    /// How many wrong PINs in a row this card has had; `None` where it has no PIN.
+    #[must_use]
+    pub fn pin_tries(&self, card: u32) -> Option<u8> {
+        self.pins.verification(card).map(|_| self.pins.tries(card))
+    }
+
+    /// What is held of an account, in fen: of a cash purse alone anything can be.
+    #[must_use]
+    pub fn held_of(&self, account: AccountId) -> i64 {
+        match self.accounts.owner(account) {
+            Owner::Cash(holder) => self.holds.held(holder).cast_signed(),
+            _ => 0,
+        }
+    }
+
     /// Whether an advice that is dated outside the window was written down already.
     #[must_use]
     pub fn is_late_known(&self, identity: identities::Identity) -> bool {
