@@ -62,9 +62,10 @@ class Core:
     def drain(self) -> bool:
         """Read what has arrived, take nothing more, answer. To be called until True: all is durable and taken."""
     def import_csv(self, name: str, content: bytes) -> bytes:
-        """Import a file of merchants, terminals or cards: all of it or, with CoreError naming line and field, nothing.
+        """Import a file of merchants, terminals, cards, PINs or rules: all of it or, with CoreError naming line and field, nothing.
 
-        JSON: {"file", "kind", "rows", "added", "changed", "unchanged", "position"}. It is durable once `durable` reaches "position".
+        JSON: {"file", "kind", "rows", "added", "changed", "unchanged", "removed", "position"}.
+        It is durable once `durable` reaches "position".
         """
     def show(self, kind: str, identifier: str) -> bytes | None:
         """A card, terminal or merchant as JSON; None where it is not known. Raises CoreError for another kind."""

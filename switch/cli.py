@@ -36,8 +36,9 @@ class CommandFailed(Exception):
     """One sentence for the operator."""
 
 
-HEADERS = {"merchant_id": 0, "terminal_id": 1, "card_number": 2}
-"""By a file's first column, the order in which files must be taken: terminals name merchants."""
+HEADERS = [("merchant_id", "name"), ("terminal_id", "merchant_id"), ("card_number", "holder_id"), ("card_number", "pin"), ("rule", "class")]
+"""By the first two columns of a file, the order in which files must be taken: terminals name merchants, PINs name cards, and no
+rule should ask for a PIN before it is set."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -83,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--accept-date", metavar="YYYY-MM-DD", help="confirm today's campus date, where a start asks for it after a long closure"
     )
-    load = add("import", _import, "Import merchants, terminals and cards from CSV files, into the running switch or before its start.")
+    load = add(
+        "import", _import, "Import merchants, terminals, cards, PINs and rules from CSV files, into the running switch or before its start."
+    )
     load.add_argument("files", metavar="FILE.csv", type=Path, nargs="+")
     check = add("verify", _verify, "Check the whole journal of a switch that is not running.", config=False)
     check.add_argument("directory", metavar="DIR", type=Path)
@@ -156,7 +159,10 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _rank(content: bytes) -> int:
-    return HEADERS.get(content.removeprefix(b"\xef\xbb\xbf").split(b",", 1)[0].decode("ascii", "replace").strip(), 0)
+    """A file that is none of them goes first: it is refused before anything is taken."""
+    header = content[:1000].removeprefix(b"\xef\xbb\xbf").partition(b"\n")[0].decode("ascii", "replace")
+    columns = tuple(column.strip() for column in header.split(",")[:2])
+    return HEADERS.index(columns) if columns in HEADERS else -1
 
 
 def _live(config: Config) -> Runtime | None:

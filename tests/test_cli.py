@@ -138,6 +138,24 @@ async def test_import_into_the_running_switch(make_switch: Callable[..., Switch]
     assert (again[0]["unchanged"], again[0]["position"]) == (2, report["position"])
 
 
+def test_pins_follow_their_cards_and_rules_come_last(make_switch: Callable[..., Switch], files: list[Path]) -> None:
+    switch = make_switch()
+    pins, rules = files[0].with_name("a-pins.csv"), files[0].with_name("a-rules.csv")
+    pins.write_text("card_number,pin\n6230000000000017,4821\n", encoding="utf-8")
+    rules.write_text("rule,class,category,zone,days,from,to,value\npin_above,*,*,,,,,0\nday_max,*,*,,,,,5\n", encoding="utf-8")
+    found = reports(switch.command("import", "--config", switch.file, rules, pins, *files))
+    assert [report["kind"] for report in found] == ["merchants", "terminals", "cards", "pins", "policy"]
+    assert [report["added"] for report in found[3:]] == [1, 2]
+    rules.write_text("rule,class,category,zone,days,from,to,value\npin_above,*,*,,,,,1\n", encoding="utf-8")
+    (report,) = reports(switch.command("import", "--config", switch.file, rules))
+    assert [report[name] for name in ("rows", "added", "changed", "unchanged", "removed")] == [1, 0, 1, 0, 1]
+    pins.write_text("card_number,pin\n6230000000000017,48x1\n", encoding="utf-8")
+    error = refusal(switch.command("import", "--config", switch.file, pins), "import")
+    assert error == f"{pins} line 2, field pin: the PIN is not 4 to 12 digits"
+    checked = report_of(switch.command("verify", switch.folder))
+    assert (checked["ok"], checked["records"]) == (True, report["position"])
+
+
 def test_import_of_several_files_stops_at_the_first_wrong_one(make_switch: Callable[..., Switch], files: list[Path]) -> None:
     switch = make_switch()
     files[0].write_text(CARDS + "17,H3,student,active,2099-12-31,x,0\n", encoding="utf-8")

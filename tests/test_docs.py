@@ -42,6 +42,7 @@ from switch.replay import CSV_HEADER, REPLAY_NAME, Operation, read_entries
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = (ROOT / "README.md", ROOT / "loadtests" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PROTOCOL: Final = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+POLICIES: Final = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
 OPERATING: Final = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 VECTORS: Final[dict[str, Any]] = json.loads((ROOT / "tests" / "vectors.json").read_text(encoding="utf-8"))
 MESSAGES: Final[dict[str, dict[str, Any]]] = {message["name"]: message for message in VECTORS["messages"]}
@@ -312,9 +313,24 @@ def test_the_files_shown_can_be_imported(tmp_path: Path) -> None:
     )
     try:
         reports = [json.loads(core.import_csv(f"{number}.csv", text.encode())) for number, text in blocks(OPERATING, "csv").items()]
+        assert [(report["kind"], report["added"]) for report in reports] == [("merchants", 2), ("terminals", 2), ("cards", 2)]
+        first, *examples, pins = blocks(POLICIES, "csv").values()
+        reports = [json.loads(core.import_csv(f"{number}.csv", text.encode())) for number, text in enumerate((first, pins))]
+        assert [(report["kind"], report["added"]) for report in reports] == [("policy", 7), ("pins", 2)]
+        # Each rule has an example, of its own rows and no others; it is a whole file with the header before it.
+        header = first.splitlines()[0]
+        shown = []
+        for text in examples:
+            report = json.loads(core.import_csv("example.csv", f"{header}\n{text}".encode()))
+            (rule,) = {line.split(",")[0] for line in text.splitlines()}
+            assert report["added"] + report["changed"] + report["unchanged"] == len(text.splitlines())
+            shown.append(rule)
     finally:
         core.close()
-    assert [(report["kind"], report["added"]) for report in reports] == [("merchants", 2), ("terminals", 2), ("cards", 2)]
+    assert shown == re.findall(r"^### (.+)$", section(POLICIES, "The rules"), re.MULTILINE)
+    assert shown == [row[0].split("`")[1] for row in rows(section(POLICIES, "The rules").split("\n### ")[0])]
+    columns = re.findall(r"`(\w+)`", " ".join(row[0] for row in rows(section(POLICIES, "The policy file"))))
+    assert columns == header.split(",")
     fields = {name for text in blocks(OPERATING, "csv").values() for name in text.splitlines()[0].split(",")}
     described = {name for row in rows(section(OPERATING, "Files to import")) for name in spans(row[0])}
     assert described == fields

@@ -1,17 +1,24 @@
-//! Files of merchants, terminals and cards: what they may say, how a wrong one is refused, and that nothing of it is applied.
+//! Files of merchants, terminals, cards, rules and PINs: what they may say, how a wrong one is refused, and that nothing of it is
+//! applied.
 
 mod college;
 
-use college::{CARDS, MERCHANTS, Memory, NOON, TERMINALS, card, college, empty};
+use college::{CARDS, MERCHANTS, Memory, NOON, TERMINALS, Terminal, ask, card, college, empty};
 use switch_core::authorizer::Authorizer;
 use switch_core::import::{Report, import};
+use switch_core::ledger::record::decode;
 use switch_core::ledger::registry::{Holder, MerchantId};
+use switch_core::ledger::rules::Rules;
+use switch_core::ledger::{Command, Ledger};
+use switch_core::pin::{Pin, PinKey};
 
 type Core = Authorizer<Memory>;
 
 const MERCHANT_HEADER: &str = "merchant_id,name,category,fee_bp";
 const TERMINAL_HEADER: &str = "terminal_id,merchant_id,kind,zone,key";
 const CARD_HEADER: &str = "card_number,holder_id,class,status,expires,cash,subsidy";
+const POLICY_HEADER: &str = "rule,class,category,zone,days,from,to,value";
+const PIN_HEADER: &str = "card_number,pin";
 
 fn take(authorizer: &mut Core, content: &str) -> Report {
     import(authorizer, NOON, "file.csv", content.as_bytes()).unwrap_or_else(|error| panic!("{content}: {error}"))
@@ -27,6 +34,16 @@ fn refusal(authorizer: &mut Core, content: &[u8]) -> String {
 
 fn counts(report: &Report) -> [u32; 4] {
     [report.rows, report.added, report.changed, report.unchanged]
+}
+
+/// Reads all records again from the first, as a start does.
+fn replayed(authorizer: &Core) -> Ledger {
+    let mut ledger = Ledger::new();
+    for (position, record) in (1..).zip(&authorizer.log().records) {
+        ledger.replay(position, record).expect("its own records");
+    }
+    assert_eq!(ledger.digest(), authorizer.ledger().digest());
+    ledger
 }
 
 fn holder<'a>(authorizer: &'a Core, number: &str) -> &'a Holder {
@@ -106,16 +123,19 @@ fn a_wrong_field_is_named_with_file_line_and_field() {
 }
 
 #[test]
-fn a_file_that_is_none_of_the_three_is_refused() {
+fn a_file_that_is_of_no_kind_is_refused() {
     let mut authorizer = college(Memory::default());
     let long_name = format!("{MERCHANT_HEADER}\nM-X,{},shop,0\n", "n".repeat(121));
-    let table: [(&[u8], &str); 12] = [
+    let table: [(&[u8], &str); 15] = [
         (b"", "file.csv: the file is empty"),
         (b"\n\n", "file.csv: the file is empty"),
         (b"\xef\xbb\xbf", "file.csv: the file is empty"),
         (b"name,merchant_id,category,fee_bp\n", "file.csv line 1: the header \"name,merchant_id,category,fee_bp\" is not known"),
         (b"merchant_id;name;category;fee_bp\n", "file.csv line 1: the header"),
         (b"card_number\n1\n", "file.csv line 1: the header"),
+        (b"pin,card_number\n1234,1001\n", "file.csv line 1: the header"),
+        (b"card_number,pin\n1001\n", "file.csv line 2: 1 fields where the header has 2"),
+        (b"rule,class,category,zone,days,from,to,value\nday_max,*,*,5\n", "file.csv line 2: 4 fields where the header has 8"),
         (b"merchant_id,name,category,fee_bp\nM1,Name,shop\n", "file.csv line 2: 3 fields where the header has 4"),
         (b"merchant_id,name,category,fee_bp\nM1,Name,shop,0,\n", "file.csv line 2: 5 fields where the header has 4"),
         (b"merchant_id,name,category,fee_bp\nM1,Name,shop,0\n\nM2,Na\n", "file.csv line 4: 2 fields"),
@@ -242,5 +262,149 @@ fn terminals_of_unknown_merchants_wait_for_the_merchants() {
     assert!(terminals.find(b"POS2    ").is_some(), "DE41 is padded");
     for record in &authorizer.log().records {
         assert!(!record.windows(15).any(|bytes| bytes == [0; 15]), "a master key is never written in the clear");
+    }
+}
+
+#[test]
+fn a_policy_file_states_all_rules() {
+    let mut authorizer = college(Memory::default());
+    let file = |rows: &[&str]| format!("{POLICY_HEADER}\n{}\n", rows.join("\n"));
+    let names = |authorizer: &Core| {
+        let list = authorizer.ledger().rules().list();
+        list.iter().map(|rule| rule.fields().join(",")).collect::<Vec<_>>()
+    };
+    let records = authorizer.log().records.len() as u64;
+    let (day, meal, door) = ("day_max,student,*,,,,,20000", "meal,*,canteen,,1-5,10:30,13:30,1", "door,*,,NORTH,,,,");
+    let report = take(&mut authorizer, &file(&[door, day, meal]));
+    // One record for the rules, one for the file, and the rules are in force from the first of them on.
+    assert_eq!((report.kind, counts(&report), report.removed, report.position), ("policy", [3, 3, 0, 0], 0, records + 2));
+    assert_eq!(names(&authorizer), [day, meal, door]);
+    let commands: Vec<_> = authorizer.log().records[records as usize..].iter().map(|record| decode(record).unwrap()).collect();
+    assert!(matches!(&commands[0].command, Command::Rules(rules) if **rules == *authorizer.ledger().rules()));
+    assert!(matches!(commands[1].command, Command::Imported { file: "file.csv", rows: 3 }));
+    // The same rules, in any order and however they are written, change nothing.
+    let digest = authorizer.ledger().digest();
+    let report = take(&mut authorizer, &file(&["meal, *, canteen,, 54321 ,10:30,13:30,1", day, "door,*,,NORTH,1-7,00:00,00:00,"]));
+    assert_eq!((counts(&report), report.removed, report.position), ([3, 0, 0, 3], 0, records + 2));
+    assert_eq!((authorizer.ledger().digest(), authorizer.log().records.len() as u64), (digest, records + 2));
+    // Another value, a rule less; a file that is wrong; and no rule at all.
+    let report = take(&mut authorizer, &file(&["day_max,student,*,,,,,30000", door]));
+    assert_eq!((counts(&report), report.removed, report.position), ([2, 0, 1, 1], 1, records + 4));
+    let error = refusal(&mut authorizer, file(&[door, "day_max,pupil,*,,,,,5"]).as_bytes());
+    assert!(error.starts_with("file.csv line 3, field class: \"pupil\" is not one of teacher"), "{error}");
+    assert_eq!(names(&authorizer), ["day_max,student,*,,,,,30000", door]);
+    let report = take(&mut authorizer, POLICY_HEADER);
+    assert_eq!((counts(&report), report.removed, report.position), ([0; 4], 2, records + 6));
+    assert_eq!(take(&mut authorizer, POLICY_HEADER).position, records + 6);
+    assert_eq!(authorizer.ledger().rules(), &Rules::default());
+    replayed(&authorizer);
+}
+
+#[test]
+fn as_many_rules_as_there_may_be_are_one_record() {
+    let mut authorizer = college(Memory::default());
+    let row =
+        |number: u32| format!("door,student,,SIXTEEN-BYTES-{:02},67,{:02}:00,{:02}:59,", number / 24, number % 24, number % 24);
+    let rows: Vec<String> = (0..1_000).map(row).collect();
+    let report = take(&mut authorizer, &format!("{POLICY_HEADER}\n{}\n", rows.join("\n")));
+    assert_eq!(counts(&report), [1_000, 1_000, 0, 0]);
+    assert_eq!(replayed(&authorizer).rules().list().len(), 1_000);
+    let records = &authorizer.log().records;
+    assert!((30_000..60_000).contains(&records[records.len() - 2].len()));
+}
+
+#[test]
+fn rules_hold_from_their_position_on() {
+    let mut authorizer = college(Memory::default());
+    let mut till = Terminal::new("POS00001", 1);
+    till.sign_on(&mut authorizer, 1);
+    let pay = |authorizer: &mut Core, stan: u32, amount: u64| {
+        let answer = ask(authorizer, &till.purchase(stan, "1001", amount), Some(till.key()));
+        (answer.code(), answer.text(37).and_then(|position| position.parse::<u64>().ok()).expect("a decision"))
+    };
+    assert_eq!(pay(&mut authorizer, 10, 201).0, "00");
+    let report = take(&mut authorizer, &format!("{POLICY_HEADER}\ntransaction_max,student,*,,,,,200\nday_max,*,*,,,,,300\n"));
+    let (code, position) = pay(&mut authorizer, 11, 201);
+    assert_eq!((code.as_str(), position), ("61", report.position + 1));
+    // What was spent before the rule is not counted by it.
+    assert_eq!(pay(&mut authorizer, 12, 200).0, "00");
+    assert_eq!(pay(&mut authorizer, 13, 101).0, "61");
+    assert_eq!(pay(&mut authorizer, 14, 100).0, "00");
+    take(&mut authorizer, POLICY_HEADER);
+    assert_eq!(pay(&mut authorizer, 15, 201).0, "00");
+    replayed(&authorizer);
+}
+
+#[test]
+fn a_wrong_row_of_pins_is_named_and_the_pin_is_not() {
+    let mut authorizer = college(Memory::default());
+    for (row, field, reason) in [
+        ("1003,90817", "card_number", "1003 stands on line 2 already"),
+        ("12x,90817", "card_number", "\"12x\" is not 1 to 19 digits"),
+        ("9999,90817", "card_number", "card 9999 is not known; import the cards first"),
+        ("01001,90817", "card_number", "card 01001 is not known"),
+        ("1001,", "pin", "the PIN is not 4 to 12 digits"),
+        ("1001,908", "pin", "the PIN is not 4 to 12 digits"),
+        ("1001,9081790817908", "pin", "the PIN is not 4 to 12 digits"),
+        ("1001,90817x", "pin", "the PIN is not 4 to 12 digits"),
+        ("1001,9081 7", "pin", "the PIN is not 4 to 12 digits"),
+        ("1001,+90817", "pin", "the PIN is not 4 to 12 digits"),
+    ] {
+        let error = refusal(&mut authorizer, format!("{PIN_HEADER}\n1003,1234\n{row}\n").as_bytes());
+        assert_eq!(
+            error,
+            format!("file.csv line 3, field {field}: {reason}") + &error[error.find(reason).unwrap() + reason.len()..]
+        );
+        assert!(!error.contains("908"), "a PIN never ends in a log: {error}");
+    }
+}
+
+#[test]
+fn a_pin_is_set_and_forgets_wrong_ones() {
+    let mut authorizer = college(Memory::default());
+    let mut till = Terminal::new("POS00001", 1);
+    let answer = till.sign_on(&mut authorizer, 1);
+    let nonce = u64::from_str_radix(&answer.text(48).expect("DE48")[4..20], 16).expect("hexadecimal").to_be_bytes();
+    let key = PinKey::new(&till.master.session_pin_key_bytes(&till.id, &0x0011_2233_4455_6677_u64.to_be_bytes(), &nonce));
+    let mut stan = 10;
+    let mut pay = |authorizer: &mut Core, digits: &str| {
+        stan += 1;
+        let block = key.encrypt(&Pin::from_digits(digits.as_bytes()).expect("a PIN"), card("1001"), u64::from(stan).to_be_bytes());
+        let hex: String = block
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 0xf])
+            .map(|nibble| char::from_digit(nibble.into(), 16).unwrap())
+            .collect();
+        ask(authorizer, &till.purchase(stan, "1001", 1).with(48, &format!("5232{hex}")), Some(till.key())).code()
+    };
+    let file = |rows: &[&str]| format!("{PIN_HEADER}\n{}\n", rows.join("\n"));
+    take(&mut authorizer, &format!("{POLICY_HEADER}\npin_above,*,*,,,,,0\n"));
+    assert_eq!(pay(&mut authorizer, "90817263"), "55", "the card has no PIN yet");
+
+    let report = take(&mut authorizer, &file(&["1001,90817263", "1002,0000"]));
+    assert_eq!((report.kind, counts(&report), report.removed), ("pins", [2, 2, 0, 0], 0));
+    assert_eq!(report.position, authorizer.log().records.len() as u64);
+    for (digits, code) in [("90817263", "00"), ("90817264", "55"), ("9081", "55"), ("90817263", "00"), ("0000", "55")] {
+        assert_eq!(pay(&mut authorizer, digits), code, "{digits}");
+    }
+    // The same PIN again, where nothing was tried, is known; where something was, it is set again.
+    let report = take(&mut authorizer, &file(&["1001,90817263", "1002,0000"]));
+    assert_eq!(counts(&report), [2, 0, 1, 1]);
+    for code in ["55", "55", "55", "75"] {
+        assert_eq!(pay(&mut authorizer, "1111"), code);
+    }
+    assert_eq!(pay(&mut authorizer, "90817263"), "75");
+    assert_eq!(counts(&take(&mut authorizer, &file(&["1001,90817263"]))), [1, 0, 1, 0]);
+    assert_eq!(pay(&mut authorizer, "90817263"), "00");
+    let records = authorizer.log().records.len();
+    assert_eq!(counts(&take(&mut authorizer, &file(&["1001,90817263", "1002,0000"]))), [2, 0, 0, 2]);
+    assert_eq!(authorizer.log().records.len(), records);
+    // Another PIN.
+    assert_eq!(counts(&take(&mut authorizer, &file(&["1001,90817264", "1002,0000"]))), [2, 0, 1, 1]);
+    assert_eq!((pay(&mut authorizer, "90817263").as_str(), pay(&mut authorizer, "90817264").as_str()), ("55", "00"));
+    replayed(&authorizer);
+    for record in &authorizer.log().records {
+        assert!(!record.windows(7).any(|bytes| bytes == b"9081726"), "a PIN is never written down");
+        assert!(!record.windows(3).any(|bytes| bytes == [0x90, 0x81, 0x72]), "a PIN is never written down");
     }
 }

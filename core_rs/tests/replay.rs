@@ -153,7 +153,7 @@ fn one_more_command() -> impl Strategy<Value = Command<'static>> {
             is_advice
         }),
         (request(), any::<bool>()).prop_map(|(request, is_found)| Command::CardReport { request, is_found }),
-        (request(), totals()).prop_map(|(request, totals)| Command::BatchClose { request, totals }),
+        (request(), totals()).prop_map(|(request, totals)| Command::BatchClose { request, totals: Box::new(totals) }),
         (request(), one_of(EventKind::ALL), text(), text()).prop_map(|(request, kind, place, value)| Command::Event {
             request,
             kind,

@@ -100,7 +100,7 @@ pub struct Authorizer<L> {
     clock_ahead_days: u16,
     record: Vec<u8>,
     days: Days,
-    /// The day that [`Self::month_day`] was asked for last.
+    /// The day that [`month_day`] was asked for last.
     printed: (Date, u16),
     /// For each terminal the moment from which it would have been given all of its sign-ons at one each
     /// [`SIGN_ON_MICROSECONDS`]: how far that is ahead of the clock says how much it has used of what it may have at once.
@@ -124,8 +124,8 @@ enum Verdict {
         /// Available in cash and subsidy purse.
         available: Option<[i64; 2]>,
     },
-    /// Decided, now or before.
-    Decided(Remembered, Place),
+    /// Decided, now or before, and remembered there.
+    Decided(Place),
 }
 
 /// A message that was read far enough to be answered.
@@ -308,7 +308,7 @@ impl<L: Log> Authorizer<L> {
     ) -> Result<Handled, Unreadable> {
         let message = Message::parse(bytes)?;
         let operation = operation_of(&message);
-        let today = self.month_day(self.ledger.business_date());
+        let today = month_day(&mut self.printed, self.ledger.business_date());
         let refuse = |response: Response, key: Option<&MacKey>, replies: &mut Replies| {
             write_refusal(&mut replies.at_once, tpdu, &message, response, today, key);
             Ok(Handled { operation, response, proved: key.is_some() })
@@ -327,10 +327,6 @@ impl<L: Log> Authorizer<L> {
         let inbound = Inbound { message: &message, operation, terminal, slot: slot.unwrap_or(KeySlot::SignOn) };
         let position_before = self.ledger.position();
         let verdict = self.judge(now, &inbound);
-        let decided_on = match &verdict {
-            Verdict::Decided(remembered, _) => self.month_day(remembered.business_date),
-            _ => today,
-        };
         let key = slot.and_then(|slot| self.keys.key(terminal, slot));
         let response = match verdict {
             Verdict::Plain(
@@ -350,7 +346,10 @@ impl<L: Log> Authorizer<L> {
                 write_reply(&mut replies.durable, tpdu, &message, &Echoed::Sent(&message), &answer, key);
                 response
             }
-            Verdict::Decided(remembered, place) => {
+            Verdict::Decided(place) => {
+                let remembered = self.ledger.identities().get(place);
+                assert!(remembered.position() <= self.ledger.position(), "what is remembered was decided");
+                let decided_on = month_day(&mut self.printed, remembered.business_date);
                 let merchant = self.ledger.registry().merchants[remembered.merchant()].id;
                 let echoed = Echoed::Remembered(remembered.echo, merchant.as_bytes());
                 // By class, not by operation: another message of the class that repeats the identity gets this same answer.
@@ -378,14 +377,6 @@ impl<L: Log> Authorizer<L> {
             }
         };
         Ok(Handled { operation, response, proved: true })
-    }
-
-    /// MMDD of a day; nearly all are the same, so the last is kept.
-    fn month_day(&mut self, date: Date) -> u16 {
-        if self.printed.0 != date {
-            self.printed = (date, date.month_day());
-        }
-        self.printed.1
     }
 
     /// Proves the message's MAC. `None`: refused. `Some(None)`: an echo test without a MAC.
@@ -435,7 +426,7 @@ impl<L: Log> Authorizer<L> {
         }
         if let Some((place, remembered)) = self.ledger.recall(needs.identity) {
             return if remembered.content == needs.content {
-                self.decided(place)
+                Verdict::Decided(place)
             } else if operation == Operation::Unknown {
                 Verdict::Plain(Response::InvalidTransaction)
             } else {
@@ -452,7 +443,7 @@ impl<L: Log> Authorizer<L> {
         let command = self.command_of(inbound, &needs, &particulars, pin);
         let outcome = self.decide(now, &command);
         match outcome.place {
-            Some(place) => self.decided(place),
+            Some(place) => Verdict::Decided(place),
             None => Verdict::Plain(outcome.response),
         }
     }
@@ -480,7 +471,7 @@ impl<L: Log> Authorizer<L> {
             }
             (Operation::Loss, _) => Command::CardReport { request, is_found: false },
             (Operation::Found, _) => Command::CardReport { request, is_found: true },
-            (Operation::BatchClose, &Particulars::Totals(totals)) => Command::BatchClose { request, totals },
+            (Operation::BatchClose, Particulars::Totals(totals)) => Command::BatchClose { request, totals: totals.clone() },
             (Operation::Event, &Particulars::Event(kind, place, value)) => Command::Event { request, kind, place, value },
             (Operation::Reversal, _) => {
                 Command::Reversal { request, original: needs.original.expect("a reversal names its original") }
@@ -539,12 +530,6 @@ impl<L: Log> Authorizer<L> {
         may
     }
 
-    fn decided(&self, place: Place) -> Verdict {
-        let remembered = self.ledger.identities().get(place);
-        assert!(remembered.position() <= self.ledger.position(), "what is remembered was decided");
-        Verdict::Decided(remembered, place)
-    }
-
     fn balance(&self, content: Content) -> Verdict {
         let registry = self.ledger.registry();
         match content.card().and_then(|number| registry.cards.find(&number)) {
@@ -588,6 +573,15 @@ impl<L: Log> Authorizer<L> {
         });
         own_merchant && kind_may(terminal.kind, operation, particulars)
     }
+}
+
+/// MMDD of a day; nearly all are the same, so the last is kept.
+#[inline]
+fn month_day(printed: &mut (Date, u16), date: Date) -> u16 {
+    if printed.0 != date {
+        *printed = (date, date.month_day());
+    }
+    printed.1
 }
 
 /// What the answer to a decision says in DE48.

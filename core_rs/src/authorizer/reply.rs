@@ -1,6 +1,7 @@
 //! Replies: the echo of the request and what section 5 adds to it, in the order of the elements.
 
 use crate::calendar::Date;
+use crate::iso8583::bcd::to_ascii;
 use crate::iso8583::frame::Tpdu;
 use crate::iso8583::{Message, Writer};
 use crate::ledger::Response;
@@ -47,11 +48,11 @@ pub(super) fn sign_on_answer(nonce: [u8; 8], date: Date) -> [u8; 32] {
     text
 }
 
-fn write_digits(place: &mut [u8], mut value: u64) {
-    for byte in place.iter_mut().rev() {
-        *byte = b'0' + (value % 10) as u8;
-        value /= 10;
-    }
+/// The last digits of a number, as many as there is place for, up to sixteen.
+#[inline]
+fn write_digits(place: &mut [u8], value: u64) {
+    let digits = to_ascii(value);
+    place.copy_from_slice(&digits[digits.len() - place.len()..]);
 }
 
 /// Where the echoed elements besides DE2, 3, 4, 11, 13, 41 and 49 come from.

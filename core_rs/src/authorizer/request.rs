@@ -59,7 +59,7 @@ pub(super) enum Particulars<'a> {
     /// What a card was shown for, and the item that is borrowed or brought back.
     Act(Act, &'a str),
     /// A batch's totals by the terminal.
-    Totals(Totals),
+    Totals(Box<Totals>),
     /// A meter's report: what, where, how much.
     Event(EventKind, &'a str, &'a str),
     /// The version of the hotlist that the terminal holds, and the card after which it goes on.
@@ -205,7 +205,7 @@ pub(super) fn particulars<'a>(message: &Message<'a>, operation: Operation, hotli
             for (place, element) in elements.iter_mut().zip([74, 75, 76, 77, 86, 87, 88, 89]) {
                 *place = (element, message.number(element)?);
             }
-            message.has(60).then_some(Particulars::Totals(Totals::from_elements(&elements)))?
+            message.has(60).then_some(Particulars::Totals(Box::new(Totals::from_elements(&elements))))?
         }
         Operation::Event => {
             let text = |tag| message.sub_element(tag).map_or(Some(""), |text| std::str::from_utf8(text).ok());

@@ -54,6 +54,22 @@ const fn eight_digits(number: u64) -> u64 {
     (words | (words >> 16)) & 0xffff_ffff
 }
 
+/// The sixteen digits of a number below 10^16 in ASCII.
+#[inline]
+pub(crate) const fn to_ascii(number: u64) -> [u8; 16] {
+    let packed = from_number(number);
+    ((eight_characters(packed >> 32) as u128) << 64 | eight_characters(packed & 0xffff_ffff) as u128).to_be_bytes()
+}
+
+/// The ASCII digits of eight decimal nibbles.
+#[inline]
+const fn eight_characters(nibbles: u64) -> u64 {
+    let halves = (nibbles | nibbles << 16) & 0x0000_ffff_0000_ffff;
+    let pairs = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+    let digits = (pairs | pairs << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    digits | 0x3030_3030_3030_3030
+}
+
 /// Loads up to eight bytes as the low end of a big-endian word.
 #[inline]
 pub(crate) fn load(bytes: &[u8]) -> u64 {
@@ -128,6 +144,7 @@ mod tests {
                 let packed = from_number(number * scale);
                 assert_eq!(format!("{packed:016x}"), format!("{:016}", number * scale));
                 assert_eq!(to_number(packed), number * scale);
+                assert_eq!(to_ascii(number * scale), *format!("{:016}", number * scale).as_bytes());
             }
         }
         assert_eq!(to_number(from_number(POWERS_OF_TEN[16] - 1)), POWERS_OF_TEN[16] - 1);

@@ -20,8 +20,8 @@ pub struct Writer<'b> {
     frame: usize,
     /// Where the MTI stands.
     message: usize,
-    /// The elements so far; element 1 is the top bit.
-    bitmap: u128,
+    /// The elements so far, 1 to 64 and 65 to 128; the first is the top bit.
+    bitmaps: [u64; 2],
     /// The last element so far, and so the least that the next may be above.
     last: u8,
 }
@@ -48,7 +48,7 @@ impl<'b> Writer<'b> {
         } else {
             out.extend_from_slice(&[0; 8]);
         }
-        Self { out, frame, message, bitmap: u128::from(second_bitmap) << 127, last: 1 }
+        Self { out, frame, message, bitmaps: [u64::from(second_bitmap) << 63, 0], last: 1 }
     }
 
     #[inline]
@@ -56,13 +56,14 @@ impl<'b> Writer<'b> {
         assert!(element > self.last && element <= 128, "elements are written in ascending order");
         assert!(element <= 64 || self.has_second_bitmap(), "an element above 64 needs a second bitmap");
         self.last = element;
-        self.bitmap |= 1 << (128 - element);
+        let place = u32::from(element - 1);
+        self.bitmaps[(place / 64) as usize] |= 1 << (63 - place % 64);
         ELEMENTS[usize::from(element)]
     }
 
     #[inline]
     const fn has_second_bitmap(&self) -> bool {
-        self.bitmap >> 127 == 1
+        self.bitmaps[0] >> 63 == 1
     }
 
     /// Adds an n element: of fixed length, up to 16 digits, or LLVAR without leading zeros.
@@ -169,9 +170,11 @@ impl<'b> Writer<'b> {
         if key.is_some() {
             self.add(if self.has_second_bitmap() { 128 } else { 64 });
         }
-        let bitmaps = self.bitmap.to_be_bytes();
-        let bitmap_bytes = if self.has_second_bitmap() { 16 } else { 8 };
-        self.out[self.message + 2..][..bitmap_bytes].copy_from_slice(&bitmaps[..bitmap_bytes]);
+        let bitmaps = self.bitmaps.map(u64::to_be_bytes);
+        self.out[self.message + 2..][..8].copy_from_slice(&bitmaps[0]);
+        if self.has_second_bitmap() {
+            self.out[self.message + 10..][..8].copy_from_slice(&bitmaps[1]);
+        }
         if let Some(key) = key {
             let tag = key.tag(&self.out[self.message..]);
             self.out.extend_from_slice(&tag);

@@ -81,7 +81,7 @@ impl Owner {
     /// The least that its account may hold, in fen.
     #[must_use]
     #[inline]
-    pub fn floor(self) -> i64 {
+    pub const fn floor(self) -> i64 {
         match self {
             Self::House(_) => -HOUSE_FEN_MAX,
             // What was sold offline, or taken back after it was spent, is a debt.
@@ -94,18 +94,18 @@ impl Owner {
     /// The most that its account may hold, in fen.
     #[must_use]
     #[inline]
-    pub fn ceiling(self) -> i64 {
+    pub const fn ceiling(self) -> i64 {
         if matches!(self, Self::House(_)) { HOUSE_FEN_MAX } else { ACCOUNT_FEN_MAX }
     }
 
     /// The owner as a kind and an index, for the state's image.
-    pub(super) fn packed(self) -> (u8, u32) {
+    pub(super) const fn packed(self) -> (u8, u32) {
         match self {
-            Self::House(house) => (0, u32::from(house as u8)),
+            Self::House(house) => (0, house as u32),
             Self::Cash(holder) => (1, holder),
             Self::Subsidy(holder) => (2, holder),
             Self::Merchant(merchant) => (3, merchant),
-            Self::Payee(payee) => (4, u32::from(payee as u8)),
+            Self::Payee(payee) => (4, payee as u32),
         }
     }
 
@@ -136,7 +136,7 @@ pub struct Movement {
 /// The movements of one decision: none, one a purse, and one more where a surcharge or a discount is shared otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Movements {
-    list: [Movement; 4],
+    list: [Movement; 3],
     count: u8,
 }
 
@@ -175,10 +175,28 @@ struct Account {
 
 const _: () = assert!(size_of::<Account>() == 16, "millions are kept");
 
+/// The floor and the ceiling of each kind of owner.
+const BOUNDS: [(i64, i64); 5] = {
+    let kinds = [Owner::House(House::Fees), Owner::Cash(0), Owner::Subsidy(0), Owner::Merchant(0), Owner::Payee(Payee::Other)];
+    let mut bounds = [(0, 0); 5];
+    let mut index = 0;
+    while index < kinds.len() {
+        bounds[kinds[index].packed().0 as usize] = (kinds[index].floor(), kinds[index].ceiling());
+        index += 1;
+    }
+    bounds
+};
+
 impl Account {
     fn new(owner: Owner) -> Self {
         let (kind, index) = owner.packed();
         Self { balance: 0, index, kind, has_holds: false }
+    }
+
+    /// The least and the most that it may hold: those of its owner, by the kind alone.
+    #[inline]
+    fn bounds(&self) -> (i64, i64) {
+        BOUNDS[usize::from(self.kind)]
     }
 
     #[inline]
@@ -204,7 +222,7 @@ impl Accounts {
         let houses = restored.accounts.iter().take_while(|account| matches!(account.owner(), Owner::House(_)));
         let in_order = houses.map(Account::owner).eq(House::ALL.map(Owner::House));
         let rest = restored.accounts.get(House::ALL.len()..)?;
-        let bounded = |account: &Account| (account.owner().floor()..=account.owner().ceiling()).contains(&account.balance);
+        let bounded = |account: &Account| (account.bounds().0..=account.bounds().1).contains(&account.balance);
         let parties = rest.iter().all(|account| !matches!(account.owner(), Owner::House(_)));
         let bounded = restored.accounts.iter().all(bounded);
         (in_order && parties && bounded && restored.sum() == 0).then_some(restored)
@@ -262,8 +280,8 @@ impl Accounts {
         movements.as_slice().iter().all(|movement| {
             i64::try_from(movement.amount).is_ok_and(|amount| {
                 amount <= ACCOUNT_FEN_MAX
-                    && self.balance(movement.debit) >= self.owner(movement.debit).floor() + amount
-                    && self.balance(movement.credit) <= self.owner(movement.credit).ceiling() - amount
+                    && self.balance(movement.debit) >= self.accounts[movement.debit as usize].bounds().0 + amount
+                    && self.balance(movement.credit) <= self.accounts[movement.credit as usize].bounds().1 - amount
             })
         })
     }
@@ -278,10 +296,10 @@ impl Accounts {
             let amount = i64::try_from(movement.amount).expect("an amount is checked before it is posted");
             let debit = &mut self.accounts[movement.debit as usize];
             debit.balance = debit.balance.checked_sub(amount).expect("room is checked before it is posted");
-            assert!(debit.balance >= debit.owner().floor(), "no account is taken below its floor");
+            assert!(debit.balance >= debit.bounds().0, "no account is taken below its floor");
             let credit = &mut self.accounts[movement.credit as usize];
             credit.balance = credit.balance.checked_add(amount).expect("room is checked before it is posted");
-            assert!(credit.balance <= credit.owner().ceiling(), "no account is filled beyond its ceiling");
+            assert!(credit.balance <= credit.bounds().1, "no account is filled beyond its ceiling");
         }
     }
 

@@ -222,7 +222,7 @@ pub enum Command<'a> {
         /// The message.
         request: Request,
         /// The terminal's totals.
-        totals: Totals,
+        totals: Box<Totals>,
     },
     /// A meter reports.
     Event {

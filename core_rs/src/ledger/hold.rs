@@ -82,7 +82,7 @@ impl Ledger {
             return self.remembered(position, request, Response::AmountLimit, outcome);
         }
         let receiver = self.registry.merchants[hold.decided.merchant()].account;
-        outcome.movements = pay(self.purses_of(hold.card), receiver, amount, [amount, 0]);
+        pay(&mut outcome.movements, self.purses_of(hold.card), receiver, amount, [amount, 0]);
         if !self.accounts.can_post(&outcome.movements) {
             *outcome = Outcome::of(Response::Malfunction);
             return;

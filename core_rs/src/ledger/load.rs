@@ -1,6 +1,6 @@
 //! Cash that is paid in, and bills that are paid out of it.
 
-use super::accounts::{AccountId, House, Owner};
+use super::accounts::{AccountId, House, Movements, Owner};
 use super::command::{Outcome, Pin, Request};
 use super::identities::{Deed, Remembered, State};
 use super::purchase::{Ruling, Spending, card_decline, pay};
@@ -71,7 +71,11 @@ impl Ledger {
             return self.remembered(position, request, response, outcome);
         }
         let known = self.payees[payee as usize - 1];
-        let posts = |account| pay(purses, account, amount, [amount, 0]);
+        let posts = |account| {
+            let mut movements = Movements::default();
+            pay(&mut movements, purses, account, amount, [amount, 0]);
+            movements
+        };
         if known.is_some_and(|account| !self.accounts.can_post(&posts(account))) {
             *outcome = Outcome::of(Response::Malfunction);
             return;

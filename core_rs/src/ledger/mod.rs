@@ -302,10 +302,10 @@ impl Ledger {
         self.pins.verification(self.registry.cards.find(number)?)
     }
 
-    /// How many wrong PINs in a row this card has had; `None` where it has no PIN.
+    /// Wrong PINs in a row that were tried with this card.
     #[must_use]
-    pub fn pin_tries(&self, card: u32) -> Option<u8> {
-        self.pins.verification(card).map(|_| self.pins.tries(card))
+    pub fn pin_tries(&self, number: &CardNumber) -> u8 {
+        self.registry.cards.find(number).map_or(0, |card| self.pins.tries(card))
     }
 
     /// What is held of an account, in fen: of a cash purse alone anything can be.

@@ -54,31 +54,30 @@ pub(super) fn price(amount: u64, surcharge_bp: i16) -> u64 {
     (amount.cast_signed() + surcharge).unsigned_abs()
 }
 
-/// The movements by which purses pay `amount` fen to `receiver`: `[cash, subsidy]` leave them, what is more goes to the fees, and
-/// what is missing comes from the grants.
-pub(super) fn pay(purses: Purses, receiver: AccountId, amount: u64, [cash, subsidy]: [u64; 2]) -> Movements {
+/// Adds the movements by which purses pay `amount` fen to `receiver`: `[cash, subsidy]` leave them, what is more goes to the fees,
+/// and what is missing comes from the grants.
+#[inline]
+pub(super) fn pay(movements: &mut Movements, purses: Purses, receiver: AccountId, amount: u64, [cash, subsidy]: [u64; 2]) {
     let subsidy_pays = subsidy.min(amount);
     let cash_pays = cash.min(amount - subsidy_pays);
-    let mut movements = Movements::default();
     movements.push(purses.cash(), receiver, cash_pays);
     movements.push(purses.subsidy(), receiver, subsidy_pays);
-    movements.push(purses.cash(), House::Fees.account(), cash - cash_pays);
-    movements.push(purses.subsidy(), House::Fees.account(), subsidy - subsidy_pays);
-    movements.push(House::Grants.account(), receiver, amount - cash_pays - subsidy_pays);
-    movements
+    if cash + subsidy != amount {
+        movements.push(purses.cash(), House::Fees.account(), cash - cash_pays);
+        movements.push(purses.subsidy(), House::Fees.account(), subsidy - subsidy_pays);
+        movements.push(House::Grants.account(), receiver, amount - cash_pays - subsidy_pays);
+    }
 }
 
 /// What [`pay`] did, back: `giver` gives `amount` fen, and `[cash, subsidy]` reach the purses.
-pub(super) fn give_back(purses: Purses, giver: AccountId, amount: u64, [cash, subsidy]: [u64; 2]) -> Movements {
+pub(super) fn give_back(movements: &mut Movements, purses: Purses, giver: AccountId, amount: u64, [cash, subsidy]: [u64; 2]) {
     let subsidy_gets = subsidy.min(amount);
     let cash_gets = cash.min(amount - subsidy_gets);
-    let mut movements = Movements::default();
     movements.push(giver, purses.cash(), cash_gets);
     movements.push(giver, purses.subsidy(), subsidy_gets);
     movements.push(House::Fees.account(), purses.cash(), cash - cash_gets);
     movements.push(House::Fees.account(), purses.subsidy(), subsidy - subsidy_gets);
     movements.push(giver, House::Grants.account(), amount - cash_gets - subsidy_gets);
-    movements
 }
 
 /// A card about to spend at a merchant's terminal.
@@ -188,7 +187,7 @@ impl Ledger {
             return self.remembered(position, request, Response::InsufficientFunds, outcome);
         };
         let paid = paid.map(i64::unsigned_abs);
-        outcome.movements = pay(purses, receiver, amount, paid);
+        pay(&mut outcome.movements, purses, receiver, amount, paid);
         if paid[1] > u64::from(u32::MAX) || !self.accounts.can_post(&outcome.movements) {
             *outcome = Outcome::of(Response::Malfunction);
             return;
@@ -227,7 +226,7 @@ impl Ledger {
             .or_else(|| self.rule(request, &spending, terms).decline)
             .or_else(|| split(total, available, purse, terms.takes_subsidy).is_none().then_some(Response::InsufficientFunds));
         let paid = split_offline(total, available[1], purse, terms.takes_subsidy).map(i64::unsigned_abs);
-        outcome.movements = pay(purses, receiver, amount, paid);
+        pay(&mut outcome.movements, purses, receiver, amount, paid);
         if paid[1] > u64::from(u32::MAX) || !self.accounts.can_post(&outcome.movements) {
             *outcome = Outcome::of(Response::Malfunction);
             return;
@@ -239,7 +238,8 @@ impl Ledger {
     }
 
     /// Posts the movements of a sale and remembers it.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "it is the end of the hottest path")]
     fn sold(&mut self, position: u64, request: &Request, deed: Deed, spending: &Spending, paid: [u64; 2], outcome: &mut Outcome) {
         self.accounts.post(&outcome.movements);
         let after = self.available(self.registry.cards[spending.card].purses);
@@ -325,7 +325,9 @@ mod tests {
         let (purses, merchant) = (Purses(10), 20);
         for (amount, paid) in [(850, [350, 500]), (850, [400, 500]), (850, [0, 900]), (850, [200, 100]), (850, [0, 0]), (0, [0, 0])]
         {
-            let (there, back) = (pay(purses, merchant, amount, paid), give_back(purses, merchant, amount, paid));
+            let (mut there, mut back) = (Movements::default(), Movements::default());
+            pay(&mut there, purses, merchant, amount, paid);
+            give_back(&mut back, purses, merchant, amount, paid);
             let mut balances = std::collections::BTreeMap::<u32, i64>::new();
             for movement in there.as_slice() {
                 *balances.entry(movement.debit).or_default() -= movement.amount.cast_signed();

@@ -348,7 +348,7 @@ fn take_request_command<'a>(decoder: &mut Decoder<'a>, kind: u8) -> Option<Comma
             is_advice: take_bool(decoder)?,
         },
         CARD_REPORT => Command::CardReport { request, is_found: take_bool(decoder)? },
-        BATCH_CLOSE => Command::BatchClose { request, totals: Totals::take(decoder)? },
+        BATCH_CLOSE => Command::BatchClose { request, totals: Box::new(Totals::take(decoder)?) },
         EVENT => {
             Command::Event { request, kind: EventKind::from_number(decoder.u8()?)?, place: decoder.text()?, value: decoder.text()? }
         }

@@ -36,8 +36,11 @@ impl Original {
 
     /// What the purses have got back once `refunded` fen of DE4 have been given back: cash first.
     fn given_back(&self, refunded: u64) -> [u64; 2] {
-        if self.amount() == 0 {
+        if refunded == 0 {
             return [0, 0];
+        }
+        if refunded == self.amount() {
+            return self.purses();
         }
         let part = u128::from(self.paid()) * u128::from(refunded) / u128::from(self.amount());
         let given = u64::try_from(part).expect("a part of what was paid");
@@ -132,7 +135,7 @@ impl Ledger {
         }
         let share = sale.share(amount);
         let giver = self.registry.merchants[sale.decided.merchant()].account;
-        outcome.movements = give_back(self.purses_of(sale.card), giver, amount, share);
+        give_back(&mut outcome.movements, self.purses_of(sale.card), giver, amount, share);
         if !self.accounts.can_post(&outcome.movements) {
             *outcome = Outcome::of(Response::Malfunction);
             return;
@@ -163,7 +166,7 @@ impl Ledger {
         let left = sale.left();
         let share = sale.share(left);
         let giver = self.registry.merchants[sale.decided.merchant()].account;
-        outcome.movements = give_back(self.purses_of(sale.card), giver, left, share);
+        give_back(&mut outcome.movements, self.purses_of(sale.card), giver, left, share);
         if !self.accounts.can_post(&outcome.movements) {
             return false;
         }
@@ -191,7 +194,7 @@ impl Ledger {
         let is_undone = sale.is_some_and(|sale| self.identities.get(sale).state == State::Undone);
         let taken = if is_undone { [0, 0] } else { taken };
         if !is_undone {
-            outcome.movements = pay(purses, receiver, refund.amount(), taken);
+            pay(&mut outcome.movements, purses, receiver, refund.amount(), taken);
         }
         if !self.accounts.can_post(&outcome.movements) {
             return false;

@@ -78,7 +78,8 @@ impl Ledger {
             Deed::BillPayment => {
                 let payee = standing.extra.payee.expect("a bill was paid to somebody");
                 let payee = self.payees[payee as usize - 1].expect("a payee that was paid has an account");
-                let movements = give_back(self.purses_of(standing.card), payee, amount, standing.purses());
+                let mut movements = Movements::default();
+                give_back(&mut movements, self.purses_of(standing.card), payee, amount, standing.purses());
                 self.undo_plainly(&standing, movements, outcome)
             }
             Deed::Refund => self.undo_refund(&standing, outcome),

@@ -187,13 +187,13 @@ impl Rule {
     pub fn check(&self) -> Result<(), (RuleField, String)> {
         let name = self.kind.name();
         let unused = |field: RuleField, is_empty: bool| {
-            if self.kind.uses(field) || is_empty { Ok(()) } else { Err((field, format!("a {name} rule has none; leave it empty"))) }
+            if self.kind.uses(field) || is_empty { Ok(()) } else { Err((field, format!("{name} has none; leave it empty"))) }
         };
         unused(RuleField::Class, self.class.is_none())?;
         unused(RuleField::Category, self.category.is_none())?;
         unused(RuleField::Zone, self.zone.is_none())?;
         if self.kind.uses(RuleField::Zone) && self.zone.is_none_or(|zone| zone.as_bytes().is_empty()) {
-            return Err((RuleField::Zone, format!("a {name} rule names the zone of its doors")));
+            return Err((RuleField::Zone, format!("{name} names the zone of its doors")));
         }
         unused(RuleField::Days, self.window.days == ALL_DAYS)?;
         unused(RuleField::From, self.window.from == 0)?;
