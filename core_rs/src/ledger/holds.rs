@@ -86,6 +86,7 @@ impl Holds {
     }
 
     /// All of them, by transaction number.
+    #[must_use]
     pub fn rows(&self) -> impl ExactSizeIterator<Item = (u64, Hold)> {
         self.open.iter().map(|(&position, &hold)| (position, hold))
     }
