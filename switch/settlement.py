@@ -118,6 +118,8 @@ class Books(NamedTuple):
     accounts: dict[int, Account]
     posted: dict[int, int]
     """What each account's postings add up to, by account."""
+    held: dict[str, int]
+    """What the open holds of each holder's cash purse add up to, by holder."""
     postings: int
     turnover: int
     """The sum of all postings."""
@@ -372,13 +374,17 @@ class Settlement:
                 "SELECT count(*), coalesce(sum(amount), 0)::bigint, (SELECT count(*) FROM transaction) FROM posting"
             )
             assert sums is not None
+            # A database of an earlier version that no follower has brought up to date has no such table, and no hold.
+            keeps_holds = await self._connection.fetchval("SELECT to_regclass('hold') IS NOT NULL")
+            held = await self._connection.fetch("SELECT holder_id, sum(amount)::bigint FROM hold GROUP BY 1") if keeps_holds else []
         return Books(
             journal=where["journal"],
             position=where["position"],
-            # A database of an earlier version that no follower has brought up to date has no such column.
+            # Nor, of one earlier still, such a column.
             hash=where.get("hash"),
             accounts={row[0]: Account(*row) for row in accounts},
             posted={row[0]: row[1] for row in posted},
+            held={row[0]: row[1] for row in held},
             postings=sums[0],
             turnover=sums[1],
             transactions=sums[2],

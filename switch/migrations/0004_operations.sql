@@ -16,9 +16,9 @@ ALTER TABLE transaction
     ALTER COLUMN stan DROP NOT NULL,
     ALTER COLUMN local_time DROP NOT NULL;
 
--- What became of a transaction, and where an item, a bill or a zone is told of. Purchases are in neither.
+-- What became of a transaction, and where an item, a bill, a zone or a room is told of. Purchases are in neither.
 CREATE INDEX transaction_original ON transaction (original) WHERE original IS NOT NULL;
-CREATE INDEX transaction_detail ON transaction (detail) WHERE detail IS NOT NULL;
+CREATE INDEX transaction_detail ON transaction (operation, detail) WHERE detail IS NOT NULL;
 
 ALTER TABLE card ADD COLUMN has_pin boolean NOT NULL DEFAULT false;
 ALTER TABLE terminal ADD COLUMN open_batch integer NOT NULL DEFAULT 1;
@@ -120,25 +120,43 @@ WHERE merchant.account IN (posting.debit_account, posting.credit_account)
     OR posting.debit_account IN (cash_account, subsidy_account) AND posting.credit_account IN (2, 3)
     OR posting.credit_account IN (cash_account, subsidy_account) AND posting.debit_account IN (2, 3);
 
--- What cards were shown for beside money. The zone is a door's at that time; of a library's terminal the one that it stands in now.
+-- What cards were shown for beside money. The zone is that of the door at that time; of a library's terminal the one that it stands in now.
+-- Two parts, so that the index on `detail` finds a zone or an item.
 CREATE VIEW identity_event AS
 SELECT
-    shown.position,
-    shown.business_date,
-    shown.at,
-    shown.operation,
-    shown.response,
-    shown.flag,
-    shown.is_advice,
-    shown.terminal_id,
-    CASE WHEN shown.operation IN ('borrow', 'return') THEN nullif(terminal.zone, '') ELSE shown.detail END AS zone,
+    position,
+    business_date,
+    at,
+    operation,
+    response,
+    flag,
+    is_advice,
+    terminal_id,
+    detail AS zone,
+    merchant_id,
+    card_number,
+    holder_id,
+    NULL::text COLLATE "C" AS item
+FROM transaction
+WHERE operation IN ('enter', 'leave', 'attendance', 'verify')
+UNION ALL
+SELECT
+    position,
+    business_date,
+    at,
+    operation,
+    response,
+    flag,
+    is_advice,
+    terminal_id,
+    nullif(terminal.zone, ''),
     shown.merchant_id,
-    shown.card_number,
-    shown.holder_id,
-    CASE WHEN shown.operation IN ('borrow', 'return') THEN shown.detail END AS item
+    card_number,
+    holder_id,
+    detail
 FROM transaction AS shown
 LEFT JOIN terminal USING (terminal_id)
-WHERE shown.operation IN ('enter', 'leave', 'borrow', 'return', 'attendance', 'verify');
+WHERE operation IN ('borrow', 'return');
 
 -- Bills. `undone` is the reversal, where there was one.
 CREATE VIEW bill_payment AS
@@ -159,7 +177,7 @@ SELECT
         WHERE back.original = paid.position AND back.operation = 'reversal' AND back.response = '00' AND back.cash > 0
     ) AS undone
 FROM transaction AS paid
-WHERE paid.operation = 'bill_payment';
+WHERE paid.operation = 'bill_payment' AND paid.detail IS NOT NULL;
 
 -- What meters reported. A place that is more than one word stands between quotes in `detail`, each quote in it doubled.
 CREATE VIEW meter_event AS
@@ -176,7 +194,7 @@ SELECT
 FROM transaction
 CROSS JOIN LATERAL (SELECT substr(detail, length(split_part(detail, ' ', 1)) + 2) AS said) AS told
 CROSS JOIN LATERAL (SELECT substring(said FROM '^"(?:[^"]|"")*"') AS quoted) AS place
-WHERE operation = 'event';
+WHERE operation = 'event' AND detail IS NOT NULL;
 
 -- A business date in sums. Of reversals: what they undid, and what of it. Holds and lapses move no money: `cash` is what was held, or is free again.
 CREATE VIEW day_total AS
