@@ -80,10 +80,18 @@ impl Ledger {
 
     /// The decision at this place with the card that it touched; `None` where it touched none.
     pub(super) fn original_at(&self, place: Place) -> Option<Original> {
+        let card = self.card_of(place)?;
         let decided = self.identities.get(place);
         let extra = self.identities.extra(place).filter(|_| decided.has_extra).cloned().unwrap_or_default();
-        let card = extra.card.or_else(|| self.registry.cards.find(&decided.content.card()?))?;
         Some(Original { place, decided, extra, card })
+    }
+
+    /// The index of the card that the decision at this place was about, whether its message named it or what it refers to did.
+    #[must_use]
+    pub fn card_of(&self, place: Place) -> Option<u32> {
+        let decided = self.identities.get(place);
+        let touched = self.identities.extra(place).filter(|_| decided.has_extra).and_then(|extra| extra.card);
+        touched.or_else(|| self.registry.cards.find(&decided.content.card()?))
     }
 
     pub(super) fn purses_of(&self, card: u32) -> Purses {
