@@ -211,11 +211,6 @@ EVENTS = table(
     | event 01 60=000000 | 30
     | event 01 42=M2 | 58
     | event 01 @pos | 58
-    | event 01 @kiosk | 58
-    | event 01 @counter | 58
-    | event 01 @water | 58
-    | event 01 @gate | 58
-    | event 01 @library | 58
     | event 01 13=-8 | (12)
     """,
     "48",
