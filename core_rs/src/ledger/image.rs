@@ -257,8 +257,10 @@ impl Ledger {
         for _ in 0..days {
             let date = reader.one("day", day)?;
             let mut shelf = Shelf::default();
+            let mut extras = 0;
             reader.section("decisions", |row| {
                 let entry = Remembered::take(row)?;
+                extras += usize::from(entry.has_extra);
                 let named = (entry.terminal() as usize) < registry.terminals.rows().len()
                     && (entry.merchant() as usize) < registry.merchants.rows().len()
                     && entry.position() <= position;
@@ -273,6 +275,9 @@ impl Ledger {
                 let (index, extra) = (row.u32()?, Extra::take(row, cards)?);
                 shelf.restore_extra(index, extra)
             })?;
+            if shelf.extras().len() != extras {
+                return Err("one of its decisions lacks its rest".to_owned());
+            }
             identities.put(date, shelf);
         }
         let payees = Self::find_payees(&accounts);
