@@ -109,4 +109,33 @@ mod tests {
         presence.cut_over(Date(15));
         assert_eq!(presence.rows().map(|((holder, _), _)| holder).collect::<Vec<_>>(), [2]);
     }
+
+    #[test]
+    fn an_image_holds_what_was_there_and_nothing_that_cannot_be() {
+        let (gate, library) = (Zone::new("gate").unwrap(), Zone::new("library").unwrap());
+        let mut presence = Presence::default();
+        presence.note(1, library, Direction::Out, 200);
+        presence.note(1, gate, Direction::In, 100);
+        presence.note(0, library, Direction::In, 300);
+        let mut bytes = Vec::new();
+        presence.rows().for_each(|passage| Presence::put(&mut Encoder(&mut bytes), passage));
+        let take = |bytes: &[u8], holders: usize| {
+            let (mut row, mut taken) = (Decoder(bytes), Presence::default());
+            while !row.0.is_empty() {
+                taken.take(&mut row, holders)?;
+            }
+            Some(taken.0)
+        };
+        assert_eq!(take(&bytes, 2), Some(presence.0));
+        assert_eq!(take(&bytes, 1), None, "a holder who is not there");
+        assert_eq!(take(&bytes[..bytes.len() - 1], 2), None, "a row cut short");
+        assert_eq!(take(&bytes.repeat(2), 2), None, "rows out of order");
+        let first = 4 + 2 + "library".len() + 1 + 8;
+        assert_eq!(take(&bytes[..first].repeat(2), 2), None, "a row twice");
+        let direction = 4 + 2 + "library".len();
+        for (number, is_one) in [(0, false), (1, true), (2, true), (3, false)] {
+            bytes[direction] = number;
+            assert_eq!(take(&bytes, 2).is_some(), is_one, "direction {number}");
+        }
+    }
 }
