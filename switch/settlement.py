@@ -333,7 +333,9 @@ class Settlement:
         same = " AND ".join(f"{name}.{column} = {changed}.{column}" for column in table.key)
         there = f"{changed}.{others[0]} IS NOT NULL" if table.ends else "true"
         values = {column: f"{changed}.{column}" for column in table.columns}
-        updates = {column: f"coalesce({changed}.{column}, {name}.{column})" if column in table.kept else values[column] for column in others}
+        updates = {
+            column: f"coalesce({changed}.{column}, {name}.{column})" if column in table.kept else values[column] for column in others
+        }
         assignments = ", ".join(f"{column} = {value}" for column, value in updates.items())
         updated = await self._connection.execute(
             f"UPDATE {name} SET {assignments} FROM pg_temp.{changed} WHERE {same} AND {there}"  # noqa: S608

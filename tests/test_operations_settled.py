@@ -14,7 +14,19 @@ import trio
 from switch.postgres import EmbeddedPostgres
 from switch.settlement import Settlement
 from tests.conftest import execute, fetch, run_asyncio
-from tests.switch_process import CARDS_HEADER, FAR_FUTURE, TERMINALS_HEADER, Answer, Connection, Device, Fields, Switch, in_thread, today, until
+from tests.switch_process import (
+    CARDS_HEADER,
+    FAR_FUTURE,
+    TERMINALS_HEADER,
+    Answer,
+    Connection,
+    Device,
+    Fields,
+    Switch,
+    in_thread,
+    today,
+    until,
+)
 from tests.test_clock import Clock
 
 MERCHANTS: Final = """merchant_id,name,category,fee_bp
@@ -64,11 +76,11 @@ async def found_campus(switch: Switch) -> dict[str, Device]:
     """Everybody who takes part, each terminal signed on."""
     await switch.enter(MERCHANTS)
     devices = {name: Device(name, merchant, bytes([number]) * 16) for number, (name, (merchant, _, _)) in enumerate(TERMINALS.items())}
-    rows = [
-        f"{name},{merchant},{kind},{zone},{devices[name].master_key.hex()}" for name, (merchant, kind, zone) in TERMINALS.items()
-    ]
+    rows = [f"{name},{merchant},{kind},{zone},{devices[name].master_key.hex()}" for name, (merchant, kind, zone) in TERMINALS.items()]
     await switch.enter("\n".join([TERMINALS_HEADER, *rows]))
-    rows = [f"{number},H{number[-1]},{card},{status},{FAR_FUTURE},{cash},{subsidy}" for number, (card, status, cash, subsidy) in CARDS.items()]
+    rows = [
+        f"{number},H{number[-1]},{card},{status},{FAR_FUTURE},{cash},{subsidy}" for number, (card, status, cash, subsidy) in CARDS.items()
+    ]
     await switch.enter("\n".join([CARDS_HEADER, *rows]))
     return devices
 
@@ -321,7 +333,9 @@ def test_operations_are_found_by_card_merchant_terminal_and_day(asked: Asked) ->
 
 
 def test_what_was_not_posted_waits_for_a_person(asked: Asked) -> None:
-    rows = asked.rows("SELECT kind, operation, response, terminal_id, merchant_id, card_number, amount, detail FROM exception ORDER BY position")
+    rows = asked.rows(
+        "SELECT kind, operation, response, terminal_id, merchant_id, card_number, amount, detail FROM exception ORDER BY position"
+    )
     first, last = today(-7), today(1)
     assert rows == [
         (
@@ -658,5 +672,11 @@ async def test_rules_are_replaced_as_a_whole(make_switch: Callable[..., Switch],
     assert await settle_rules(both) == [("subsidy", "", "", "", "yes"), ("refuse", "1-5", "08:00", "12:00", "")]
     assert await settle_rules("subsidy,*,shop,,,,,yes\n") == [("subsidy", "", "", "", "yes")]
     assert await settle_rules("") == []
-    actions = await in_thread(lambda: run_asyncio(fetch(database_url, "SELECT detail FROM operator_action WHERE action = 'rules' ORDER BY 1")))
-    assert actions == [("0 rules",), ("1 rule: subsidy,*,shop,,,,,yes",), ("2 rules: subsidy,*,shop,,,,,yes; refuse,student,shop,,1-5,08:00,12:00,",)]
+    actions = await in_thread(
+        lambda: run_asyncio(fetch(database_url, "SELECT detail FROM operator_action WHERE action = 'rules' ORDER BY 1"))
+    )
+    assert actions == [
+        ("0 rules",),
+        ("1 rule: subsidy,*,shop,,,,,yes",),
+        ("2 rules: subsidy,*,shop,,,,,yes; refuse,student,shop,,1-5,08:00,12:00,",),
+    ]
