@@ -13,21 +13,9 @@ import trio
 
 from switch.postgres import EmbeddedPostgres
 from switch.settlement import Settlement
+from tests.clock import Clock
 from tests.conftest import execute, fetch, run_asyncio
-from tests.switch_process import (
-    CARDS_HEADER,
-    FAR_FUTURE,
-    TERMINALS_HEADER,
-    Answer,
-    Connection,
-    Device,
-    Fields,
-    Switch,
-    in_thread,
-    today,
-    until,
-)
-from tests.test_clock import Clock
+from tests.switch_process import CARDS_HEADER, FAR_FUTURE, TERMINALS_HEADER, Answer, Connection, Device, Fields, Switch, in_thread, today, until
 
 MERCHANTS: Final = """merchant_id,name,category,fee_bp
 CANTEEN,North canteen,canteen,0
