@@ -308,6 +308,13 @@ impl Identities {
         shelf.set(place.index, &changed);
     }
 
+    /// Takes note that the refunds of the sale with this transaction number can be undone no more.
+    pub(super) fn undo_refunds(&mut self, sale: u64) {
+        for shelf in self.shelves.values_mut() {
+            shelf.undo_refunds(sale);
+        }
+    }
+
     /// The switch nonce that the sign-on with this transaction number was answered with.
     #[must_use]
     pub fn nonce(&self, place: Place, position: u64) -> Option<[u8; 8]> {

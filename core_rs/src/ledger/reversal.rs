@@ -88,9 +88,6 @@ impl Ledger {
         if !is_done {
             return None;
         }
-        if standing.decided.deed == Deed::Refund && outcome.movements.as_slice().is_empty() {
-            return Some(standing);
-        }
         let totals = self.count(request);
         match standing.decided.deed {
             Deed::Load | Deed::Refund => totals.credit_reversal(amount),
