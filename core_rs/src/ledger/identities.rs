@@ -341,6 +341,12 @@ impl Identities {
         self.shelves.iter().flat_map(|(&date, shelf)| shelf.entries().map(move |entry| (date, entry)))
     }
 
+    /// Those that stand, with their places.
+    pub(super) fn standing(&self) -> impl Iterator<Item = (Place, Remembered)> {
+        let each = |(&date, shelf)| (0..).map(move |index| Place { date, index }).zip(Shelf::entries(shelf));
+        self.shelves.iter().flat_map(each).filter(|(_, decided)| decided.state == State::Standing)
+    }
+
     /// How many are remembered.
     #[must_use]
     pub fn count(&self) -> usize {

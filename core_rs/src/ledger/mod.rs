@@ -36,6 +36,7 @@ mod reversal;
 pub mod rule;
 pub mod rules;
 mod shelf;
+mod soundness;
 pub mod usage;
 
 pub use accounts::Movements;
