@@ -621,7 +621,7 @@ fn the_format_stays_what_it_is() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "f387f4584e6d44bde0178863cdce0d6ec059339ca5338f1a99269c52aa22e9a6",
+        "76d03efa8b51dcaf74d072fd10481c2205ffa82bdcdaeace58693247aa9b93ca",
         "snapshots on disk would no longer be read: raise the format version"
     );
 }
