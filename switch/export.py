@@ -9,8 +9,8 @@ What always holds:
   were answered for what a terminal did before (12, 94), for a purse that it chose (57), for an amount out of bounds (13) or by the campus's
   rules (55, 57, 61, 65, 75); reversals of what is not in the export or was reversed before; requests of a card or a terminal that was
   another's, or in another state, at that time; and every operation but purchases and their reversals.
-- Purses open with what they held at the day's end, plus what the exported requests took. So after the replay they hold that again; but for a
-  debt, with which nobody can be imported: such a purse opens empty, and is counted.
+- Purses open with what they held at the day's end, plus what the exported requests took. So after the replay they hold that again; but
+  for a debt, with which nobody can be imported: such a purse opens empty, and is counted.
 - The database is only read, all of it as of one moment. What was written is taken away if the export fails.
 
 How it works: temporary tables work out which requests stay and what a card's state must be; then rows stream through a cursor into the

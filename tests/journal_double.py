@@ -245,7 +245,7 @@ class Replica:
             rows["card"] = [
                 (text(f"62{n:04}"), text(f"H{n}"), text("student"), text("active"), date(FIRST_DATE), bytes(1)) for n in range(HOLDERS)
             ]
-        rows["terminal"] = [(text("T0000001"), text("M0"), text("pos"), text("north"), bytes([last % 2]), int4(1))]
+        rows["terminal"] = [(text("T0000001"), text("M0"), text("pos"), text("north"), bytes([last % 2]), int4(1), text("active"))]
         filled = {table: content for table, content in rows.items() if content}
         return Chunk(
             first=first,

@@ -126,8 +126,17 @@ class Day:
             terminal.close()
 
 
-LEFT_OUT = {"offline_sale 00": 1, "purchase 00": 1, "purchase 12": 1, "purchase 13": 1, "purchase 41": 2, "purchase 57": 1, "reversal 00": 2}
-"""Told of afterwards, of a replaced card, overtaken, of nothing, of one card lost at noon and one found, subsidy at a shop; what cannot be reversed again."""
+LEFT_OUT = {
+    "offline_sale 00": 1,
+    "purchase 00": 1,
+    "purchase 12": 1,
+    "purchase 13": 1,
+    "purchase 41": 2,
+    "purchase 57": 1,
+    "reversal 00": 2,
+}
+"""Told of afterwards, of a replaced card, overtaken, of nothing, of one card lost at noon and one found, subsidy at a shop; what cannot
+be reversed again."""
 
 TAKEN = {CANTEEN: 850 + 1200 + 200 + 500 + 40 + 70, SHOP: 300}
 """By what is in the export."""
