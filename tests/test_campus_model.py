@@ -285,6 +285,7 @@ class CampusMachine(RuleBasedStateMachine):
         world.enter("card_number,pin", [f"{self.cards[place]},{PIN}" for place in WITH_PIN])
         for place in WITH_PIN:
             self.campus.cards[self.cards[place]]["pin"] = PIN
+        self.is_sound = True
 
     def _enter_cards(self, *rows: tuple[int, str, str, int, int]) -> None:
         """Place, class, status and opening balances of each."""
