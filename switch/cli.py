@@ -319,8 +319,17 @@ def _show(options: argparse.Namespace) -> int:
         print(shown.decode())
     else:
         for name, value in msgspec.json.decode(shown, type=dict[str, Any]).items():
-            print(f"{name:18} {'-' if value is None else value}")
+            print(f"{name:18} {_in_words(value)}")
     return 0
+
+
+def _in_words(value: Any) -> str:
+    """A shown value on one line: several things between semicolons, their parts between commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_in_words, value)) or "-"
+    return "-" if value is None else str(value)
 
 
 def _follow(options: argparse.Namespace) -> int:

@@ -540,7 +540,7 @@ fn a_snapshot_that_is_not_the_state_of_its_record_is_found() {
         names.iter().filter_map(|name| name.to_str()).filter(|name| name.contains(".snapshot")).max().expect("two").to_owned();
     // The head and the image say the old one's record; the state is that of the newer one.
     let of_old = std::fs::read(journal.join(&old)).expect("there");
-    assert_eq!(of_old.len() / 1000, content.len() / 1000);
+    assert!(of_old.len().abs_diff(content.len()) < 400);
     content[..140].copy_from_slice(&of_old[..140]);
     std::fs::write(journal.join(&old), content).expect("a file");
     let found = verify(&journal, Some(&archive));
@@ -720,7 +720,7 @@ fn the_format_stays_what_it_is() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "f9476b84bf8a3a2aaaa0117e11db8114fdb43b087e0af753b46ce8bd75a9528f",
+        "7d24f870f7784582eb527113d87156391ce366feb2f6e612d29ef476503870a2",
         "snapshots on disk would no longer be read: raise the format version"
     );
 }

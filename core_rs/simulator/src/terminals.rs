@@ -346,12 +346,12 @@ impl Terminal {
             }
             85..92 => {
                 let (mti, processing) = [
-                    (100, Some(920_000)),
-                    (220, Some(0)),
-                    (300, None),
-                    (500, None),
-                    (600, None),
-                    (200, Some(200_000)),
+                    (100, Some(300_000)),
+                    (220, Some(3_000)),
+                    (320, None),
+                    (520, None),
+                    (700, None),
+                    (200, Some(300_000)),
                     (800, None),
                 ][scene.rng.usize(..7)];
                 let mut draft = self.draft(scene, mti);

@@ -309,6 +309,15 @@ impl Ledger {
         self.registry.cards.find(number).map_or(0, |card| self.pins.tries(card))
     }
 
+    /// What is held of an account, in fen: of a cash purse alone anything can be.
+    #[must_use]
+    pub fn held_of(&self, account: AccountId) -> i64 {
+        match self.accounts.owner(account) {
+            Owner::Cash(holder) => self.holds.held(holder).cast_signed(),
+            _ => 0,
+        }
+    }
+
     /// Whether an advice that is dated outside the window was written down already.
     #[must_use]
     pub fn is_late_known(&self, identity: identities::Identity) -> bool {

@@ -34,24 +34,18 @@ impl Original {
         self.amount() - self.extra.refunded
     }
 
-    /// What the purses have got back once `refunded` fen of DE4 have been given back: cash first.
-    fn given_back(&self, refunded: u64) -> [u64; 2] {
-        if refunded == 0 {
+    /// What the purses get when `amount` more fen of DE4 are given back: the same part of what they paid as all of it is of DE4, cash
+    /// first. What they have got before counts as it was, because a refund that was taken back may have been any of several.
+    pub(super) fn share(&self, amount: u64) -> [u64; 2] {
+        if self.amount() == 0 {
             return [0, 0];
         }
-        if refunded == self.amount() {
-            return self.purses();
-        }
-        let part = u128::from(self.paid()) * u128::from(refunded) / u128::from(self.amount());
-        let given = u64::try_from(part).expect("a part of what was paid");
-        let cash = given.min(self.paid() - u64::from(self.decided.subsidy));
+        let due = u128::from(self.paid()) * u128::from(self.extra.refunded + amount) / u128::from(self.amount());
+        let due = u64::try_from(due).expect("a part of what was paid");
+        let [cash_before, subsidy_before] = self.extra.given_back;
+        let given = due.saturating_sub(cash_before + subsidy_before);
+        let cash = given.min(self.purses()[0] - cash_before);
         [cash, given - cash]
-    }
-
-    /// What the purses get when `amount` more fen of DE4 are given back.
-    pub(super) fn share(&self, amount: u64) -> [u64; 2] {
-        let (before, after) = (self.given_back(self.extra.refunded), self.given_back(self.extra.refunded + amount));
-        [after[0] - before[0], after[1] - before[1]]
     }
 
     /// What the purses paid or got, each.
@@ -61,6 +55,11 @@ impl Original {
 }
 
 impl Ledger {
+    /// Whether the request names a card that is not known.
+    pub(super) fn names_nobody(&self, request: &Request) -> bool {
+        request.content.card().is_some_and(|number| self.registry.cards.find(&number).is_none())
+    }
+
     /// The decision with this transaction number, if it was approved, did one of these deeds, and concerns the merchant of the
     /// request's terminal and the request's card.
     pub(super) fn original(&self, request: &Request, position: u64, is_meant: impl Fn(Deed) -> bool) -> Option<Original> {
@@ -75,10 +74,18 @@ impl Ledger {
 
     /// The decision at this place with the card that it touched; `None` where it touched none.
     pub(super) fn original_at(&self, place: Place) -> Option<Original> {
+        let card = self.card_of(place)?;
         let decided = self.identities.get(place);
         let extra = self.identities.extra(place).filter(|_| decided.has_extra).cloned().unwrap_or_default();
-        let card = extra.card.or_else(|| self.registry.cards.find(&decided.content.card()?))?;
         Some(Original { place, decided, extra, card })
+    }
+
+    /// The index of the card that the decision at this place was about, whether its message named it or what it refers to did.
+    #[must_use]
+    pub fn card_of(&self, place: Place) -> Option<u32> {
+        let decided = self.identities.get(place);
+        let touched = self.identities.extra(place).filter(|_| decided.has_extra).and_then(|extra| extra.card);
+        touched.or_else(|| self.registry.cards.find(&decided.content.card()?))
     }
 
     pub(super) fn purses_of(&self, card: u32) -> Purses {
@@ -91,6 +98,9 @@ impl Ledger {
             return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         let is_meant = |deed| matches!(deed, Deed::Purchase | Deed::OfflineSale);
+        if self.names_nobody(request) {
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        }
         let Some(sale) = self.original(request, original, is_meant) else {
             return self.remembered(position, request, Response::OriginalNotFound, outcome);
         };
@@ -116,6 +126,9 @@ impl Ledger {
         if amount == 0 || amount > u64::from(self.policy.amount_max) {
             return self.remembered(position, request, Response::InvalidAmount, outcome);
         }
+        if self.names_nobody(request) {
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        }
         let Some(sale) = self.original(request, original, Deed::is_sale) else {
             return self.remembered(position, request, Response::OriginalNotFound, outcome);
         };
@@ -135,7 +148,9 @@ impl Ledger {
 
         // The point of no return: the part is given back, and the sale knows of it.
         self.accounts.post(&outcome.movements);
-        self.identities.extra_mut(sale.place).refunded += amount;
+        let of_sale = self.identities.extra_mut(sale.place);
+        of_sale.refunded += amount;
+        of_sale.given_back = [of_sale.given_back[0] + share[0], of_sale.given_back[1] + share[1]];
         self.give_use_back(&sale, amount, false);
         self.count(request).credit(amount);
         outcome.paid = share;
@@ -194,7 +209,9 @@ impl Ledger {
         self.identities.set_state(refund.place, State::Undone);
         // A sale whose day is forgotten can be refunded no more.
         if let Some(sale) = self.identities.at(refund.extra.original).and_then(|place| self.original_at(place)) {
-            self.identities.extra_mut(sale.place).refunded -= refund.amount();
+            let of_sale = self.identities.extra_mut(sale.place);
+            of_sale.refunded -= refund.amount();
+            of_sale.given_back = [of_sale.given_back[0] - cash, of_sale.given_back[1] - subsidy];
             self.use_again(&sale, refund.amount());
         }
         outcome.paid = taken;

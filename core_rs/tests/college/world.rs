@@ -386,7 +386,12 @@ impl World {
         }
         let draft = self.terminals[terminal].draft(500, stan).with(60, &format!("{batch:06}"));
         let draft = totals.elements().iter().fold(draft, |draft, (element, number)| draft.with(*element, &number.to_string()));
-        self.ask(terminal, draft);
+        let before = self.authorizer.ledger().position();
+        let code = self.ask(terminal, draft).code();
+        // A message that is known already gets its first answer, whatever totals it has.
+        if self.authorizer.ledger().position() > before {
+            assert_ne!(code, if is_equal { "95" } else { "00" });
+        }
     }
 
     fn take_other(&mut self, step: &Step) {
