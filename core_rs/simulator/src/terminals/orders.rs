@@ -1,0 +1,294 @@
+//! What terminals ask: drafts of each operation, right ones and spoilt ones.
+
+use super::{CARDS, NOBODY, Receipt, Scene, Terminal};
+use crate::message::{Draft, PinEntry};
+use crate::model::calendar::month_day;
+use crate::model::request::Operation;
+
+/// What libraries lend.
+const ITEMS: [&str; 4] = ["QA76.9/17", "TS1080", "K-7", "A0"];
+
+/// What a terminal may set out to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    /// An operation.
+    Asks(Operation),
+    /// A reversal of something that was answered.
+    Reverses,
+    /// A reversal of something that will be sent only later.
+    ReversesAhead,
+    /// A STAN that was used before.
+    UsesStanTwice,
+    /// Something that the switch does not know, or that cannot be read.
+    Errs,
+    /// Something that its kind may not do.
+    Oversteps,
+}
+
+/// How often each is done by a terminal that may do it.
+pub(super) const ORDERS: [(Order, u32); 32] = [
+    (Order::Asks(Operation::Purchase), 30),
+    (Order::Asks(Operation::OfflineSale), 9),
+    (Order::Asks(Operation::Void), 7),
+    (Order::Asks(Operation::Refund), 10),
+    (Order::Asks(Operation::Load), 12),
+    (Order::Asks(Operation::Bill), 12),
+    (Order::Asks(Operation::Hold), 24),
+    (Order::Asks(Operation::Completion), 22),
+    (Order::Asks(Operation::Balance), 4),
+    (Order::Asks(Operation::Verify), 4),
+    (Order::Asks(Operation::Enter), 14),
+    (Order::Asks(Operation::Leave), 12),
+    (Order::Asks(Operation::Borrow), 14),
+    (Order::Asks(Operation::Return), 14),
+    (Order::Asks(Operation::Attendance), 6),
+    (Order::Asks(Operation::Advice(900_000)), 2),
+    (Order::Asks(Operation::Advice(910_000)), 5),
+    (Order::Asks(Operation::Advice(920_000)), 4),
+    (Order::Asks(Operation::Advice(930_000)), 4),
+    (Order::Asks(Operation::Advice(940_000)), 4),
+    (Order::Asks(Operation::Advice(950_000)), 2),
+    (Order::Asks(Operation::Loss), 7),
+    (Order::Asks(Operation::Found), 7),
+    (Order::Asks(Operation::Hotlist), 7),
+    (Order::Asks(Operation::BatchClose), 6),
+    (Order::Asks(Operation::Event), 24),
+    (Order::Asks(Operation::Echo), 2),
+    (Order::Asks(Operation::SignOff), 2),
+    (Order::Reverses, 12),
+    (Order::ReversesAhead, 4),
+    (Order::UsesStanTwice, 4),
+    (Order::Errs, 4),
+];
+
+/// Reckoned with those of [`ORDERS`].
+pub(super) const OVERSTEPS: u32 = 2;
+
+impl Terminal {
+    pub(super) fn draft(&mut self, scene: &Scene<'_>, mti: u16) -> Draft {
+        self.stan = self.stan % 999_999 + 1;
+        Draft::new(mti, self.id, self.stan, scene.time, month_day(scene.today + self.skew_days))
+    }
+
+    /// A card: mostly one of the six that everybody knows.
+    fn card(scene: &mut Scene<'_>) -> String {
+        let first = scene.rng.u8(..3) > 0;
+        CARDS[scene.rng.usize(..if first { scene.cards_in_use } else { CARDS.len() })].to_owned()
+    }
+
+    fn amount(scene: &mut Scene<'_>) -> u64 {
+        match scene.rng.u8(..28) {
+            0 => 0,
+            1 => u64::from(scene.amount_max) + 1,
+            2 => u64::from(scene.amount_max),
+            3 => 999_999_999_999,
+            _ => scene.rng.u64(1..700),
+        }
+    }
+
+    /// The customer types a PIN, now and then a wrong one.
+    fn type_pin(scene: &mut Scene<'_>, draft: &mut Draft) {
+        let known = draft.card.as_ref().and_then(|card| scene.pins.get(card)).cloned();
+        draft.pin = match (scene.rng.u8(..16), known) {
+            (0..6, _) => None,
+            (6..11, Some(pin)) => Some(PinEntry::Digits(pin)),
+            (11, _) => Some(PinEntry::NoBlock),
+            (_, Some(_)) => Some(PinEntry::Digits(["000000", "4719"][scene.rng.usize(..2)].to_owned())),
+            (_, None) => (scene.rng.u8(..4) == 0).then(|| PinEntry::Digits("12345".to_owned())),
+        };
+    }
+
+    /// The paper that a customer brings: mostly of this merchant.
+    fn receipt(&self, scene: &mut Scene<'_>, meant: &[Operation]) -> Option<Receipt> {
+        let anything = scene.rng.u8(..24) == 0;
+        let own = scene.rng.u8(..16) > 0;
+        let fitting =
+            |receipt: &&Receipt| (anything || meant.contains(&receipt.operation)) && (!own || receipt.merchant == self.merchant);
+        let fitting: Vec<&Receipt> = scene.receipts.iter().filter(fitting).collect();
+        // The newest is brought most.
+        let back = scene.rng.usize(..6.min(fitting.len().max(1)));
+        let place = if scene.rng.bool() { back } else { scene.rng.usize(..fitting.len().max(1)) };
+        fitting.into_iter().rev().nth(place).cloned()
+    }
+
+    fn about(scene: &mut Scene<'_>, draft: &mut Draft, receipt: &Receipt) {
+        draft.number = Some(format!("{:012}", receipt.number));
+        draft.card = match scene.rng.u8(..24) {
+            0 => Some(CARDS[scene.rng.usize(..CARDS.len())].to_owned()),
+            1..12 => Some(receipt.card.clone()),
+            _ => None,
+        };
+    }
+
+    /// A draft of this operation; `None` where there is nothing that it could be about.
+    pub(super) fn order(&mut self, scene: &mut Scene<'_>, operation: Operation) -> Option<Draft> {
+        const SALES: [Operation; 3] = [Operation::Purchase, Operation::OfflineSale, Operation::Completion];
+        let (mti, processing) = match operation {
+            Operation::Purchase => (200, Some([0, 0, 0, 1_000, 2_000][scene.rng.usize(..5)])),
+            Operation::OfflineSale => (220, Some([0, 0, 0, 1_000, 2_000][scene.rng.usize(..5)])),
+            Operation::Void => (200, Some(20_000)),
+            Operation::Refund => (200, Some(200_000)),
+            Operation::Load => (200, Some(210_000)),
+            Operation::Bill => (200, Some(500_000)),
+            Operation::Hold => (100, Some(0)),
+            Operation::Completion => (220, Some(0)),
+            Operation::Balance => (100, Some(310_000)),
+            Operation::Verify => (100, Some(900_000)),
+            Operation::Enter => (100, Some(910_000)),
+            Operation::Leave => (100, Some(920_000)),
+            Operation::Borrow => (100, Some(930_000)),
+            Operation::Return => (100, Some(940_000)),
+            Operation::Attendance => (100, Some(950_000)),
+            Operation::Advice(event) => (120, Some(event)),
+            Operation::Loss | Operation::Found | Operation::Hotlist | Operation::Update => (300, None),
+            Operation::BatchClose => (500, None),
+            Operation::Event => (600, None),
+            Operation::Reversal | Operation::Unknown => return None,
+            Operation::SignOn | Operation::SignOff | Operation::Echo => (800, None),
+        };
+        let mut draft = self.draft(scene, mti);
+        draft.processing = processing;
+        draft.merchant = scene.rng.u8(..4).eq(&0).then_some(self.merchant);
+        draft.nii = scene.rng.bool().then_some(3);
+        draft.batch = scene.rng.bool().then_some(self.till.open);
+        if scene.rng.u8(..10) == 0 {
+            draft.time = scene.rng.u32(..24) * 10_000 + scene.rng.u32(..60) * 100;
+        }
+        match operation {
+            Operation::Void => {
+                let receipt = self.receipt(scene, &SALES[..2])?;
+                Self::about(scene, &mut draft, &receipt);
+                draft.amount = scene.rng.u8(..4).eq(&0).then_some(1);
+            }
+            Operation::Refund => {
+                let receipt = self.receipt(scene, &SALES)?;
+                Self::about(scene, &mut draft, &receipt);
+                let amount = receipt.amount.max(1);
+                draft.amount = Some(match scene.rng.u8(..12) {
+                    0 => Self::amount(scene),
+                    1 => amount + 1,
+                    2..5 => amount,
+                    _ => scene.rng.u64(..amount) / 2 + 1,
+                });
+            }
+            Operation::Completion => {
+                let receipt = self.receipt(scene, &[Operation::Hold])?;
+                Self::about(scene, &mut draft, &receipt);
+                draft.amount = Some(match scene.rng.u8(..14) {
+                    0 => u64::from(scene.amount_max) + 1,
+                    1 => receipt.amount + 1,
+                    2 | 3 => 0,
+                    4 => receipt.amount,
+                    _ => scene.rng.u64(..=receipt.amount.min(700)),
+                });
+            }
+            _ => self.fill(scene, operation, &mut draft),
+        }
+        if scene.rng.u8(..48) == 0 {
+            Self::spoil(scene, &mut draft);
+        }
+        Some(draft)
+    }
+
+    fn fill(&mut self, scene: &mut Scene<'_>, operation: Operation, draft: &mut Draft) {
+        draft.card = Some(Self::card(scene));
+        if operation.is_advice() {
+            // It was some days ago.
+            let days = [0, 0, 0, 0, 1, 1, 2, 12][scene.rng.usize(..8)];
+            draft.month_day = month_day(scene.today + self.skew_days - days);
+        }
+        match operation {
+            Operation::Purchase | Operation::OfflineSale => {
+                draft.amount = Some(Self::amount(scene));
+                draft.currency = true;
+                draft.merchant = Some(self.merchant);
+            }
+            Operation::Load | Operation::Bill | Operation::Hold => draft.amount = Some(Self::amount(scene)),
+            Operation::Borrow | Operation::Return | Operation::Advice(930_000 | 940_000) => {
+                draft.private.push((11, ITEMS[scene.rng.usize(..ITEMS.len())].to_owned()));
+            }
+            Operation::Loss | Operation::Found => {
+                draft.file = Some("HOTLIST");
+                draft.update = Some(if operation == Operation::Loss { '1' } else { '3' });
+            }
+            Operation::Hotlist => {
+                draft.card = None;
+                self.list.fill(draft);
+            }
+            Operation::BatchClose => {
+                draft.card = None;
+                let open = self.till.open;
+                let batch = match scene.rng.u8(..16) {
+                    0 => open + scene.rng.u32(1..3),
+                    1 if open > 1 => open - 1,
+                    _ => open,
+                };
+                let mut totals = self.till.totals(batch);
+                if scene.rng.u8(..10) == 0 {
+                    totals[scene.rng.usize(..8)] += 1;
+                }
+                (draft.batch, draft.totals) = (Some(batch), Some(totals));
+            }
+            Operation::Event => {
+                draft.card = None;
+                draft.private.push((40, format!("{:02}", scene.rng.u8(1..5))));
+                if scene.rng.bool() {
+                    draft.private.push((41, "3-412".to_owned()));
+                    draft.private.push((42, "2350 W".to_owned()));
+                }
+            }
+            Operation::SignOff | Operation::Echo => {
+                (draft.card, draft.merchant, draft.batch) = (None, None, None);
+                draft.network = Some(if operation == Operation::Echo { 301 } else { 2 });
+            }
+            _ => {}
+        }
+        if operation == Operation::Bill {
+            draft.private.push((30, format!("{:02}", scene.rng.u8(1..5))));
+            draft.private.push((31, "ROOM 3-412".to_owned()));
+        }
+        if matches!(operation, Operation::Purchase | Operation::Bill | Operation::Hold) {
+            Self::type_pin(scene, draft);
+        }
+    }
+
+    /// Something of it is not as it should be.
+    fn spoil(scene: &mut Scene<'_>, draft: &mut Draft) {
+        match scene.rng.u8(..12) {
+            0 => draft.currency = !draft.currency,
+            1 => draft.merchant = Some(NOBODY),
+            2 => draft.merchant = None,
+            3 => draft.month_day = [229, 230, 1_231, 101, 1_301][scene.rng.usize(..5)],
+            4 => draft.card = None,
+            5 => draft.amount = None,
+            6 => draft.number = [None, Some("17"), Some("000000999999")][scene.rng.usize(..3)].map(str::to_owned),
+            7 => draft.private.clear(),
+            8 => draft.private.iter_mut().for_each(|(_, value)| "99".clone_into(value)),
+            9 => draft.batch = Some(0),
+            10 => draft.pin = Some(PinEntry::Short),
+            _ => (draft.totals, draft.file) = (None, draft.file.map(|_| "COLDLIST")),
+        }
+    }
+
+    /// What the switch does not know, or cannot read.
+    pub(super) fn erring(&mut self, scene: &mut Scene<'_>) -> Draft {
+        let (mti, processing) = [
+            (100, Some(960_000)),
+            (200, Some(220_000)),
+            (220, Some(20_000)),
+            (300, None),
+            (500, None),
+            (600, None),
+            (700, None),
+            (800, None),
+        ][scene.rng.usize(..8)];
+        let mut draft = self.draft(scene, mti);
+        draft.processing = processing;
+        draft.network = (mti == 800).then_some(161);
+        draft.card = scene.rng.bool().then(|| CARDS[0].to_owned());
+        if mti == 300 && scene.rng.bool() {
+            (draft.update, draft.file) = (Some('2'), Some("HOTLIST"));
+        }
+        draft
+    }
+}
