@@ -36,8 +36,15 @@ class CommandFailed(Exception):
     """One sentence for the operator."""
 
 
-HEADERS = [("merchant_id", "name"), ("terminal_id", "merchant_id"), ("card_number", "holder_id"), ("card_number", "pin"), ("rule", "class")]
-"""By the first two columns of a file, the order in which files must be taken: terminals name merchants, PINs name cards, and no
+HEADERS = [
+    ("merchant_id", "name"),
+    ("terminal_id", "merchant_id"),
+    ("terminal_id", "standing"),
+    ("card_number", "holder_id"),
+    ("card_number", "pin"),
+    ("rule", "class"),
+]
+"""By the first two columns of a file, the order in which files must be taken: terminals name merchants, standings terminals, PINs cards, and no
 rule should ask for a PIN before it is set."""
 
 
@@ -85,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--accept-date", metavar="YYYY-MM-DD", help="confirm today's campus date, where a start asks for it after a long closure"
     )
     load = add(
-        "import", _import, "Import merchants, terminals, cards, PINs and rules from CSV files, into the running switch or before its start."
+        "import", _import, "Import merchants, terminals, standings, cards, PINs and rules from CSV files, into the running switch or before its start."
     )
     load.add_argument("files", metavar="FILE.csv", type=Path, nargs="+")
     check = add("verify", _verify, "Check the whole journal of a switch that is not running.", config=False)
@@ -312,8 +319,17 @@ def _show(options: argparse.Namespace) -> int:
         print(shown.decode())
     else:
         for name, value in msgspec.json.decode(shown, type=dict[str, Any]).items():
-            print(f"{name:18} {'-' if value is None else value}")
+            print(f"{name:18} {_in_words(value)}")
     return 0
+
+
+def _in_words(value: Any) -> str:
+    """A shown value on one line: several things between semicolons, their parts between commas."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_in_words(part)}" for name, part in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_in_words, value)) or "-"
+    return "-" if value is None else str(value)
 
 
 def _follow(options: argparse.Namespace) -> int:

@@ -5,8 +5,8 @@ ledger is replayed from the journal, or from a snapshot on, up to exactly that p
 running switch. So it may run at any time, beside the switch or without it, and a difference is never merely something on its way.
 
 What is compared: the history, by the hash of the batch that holds that record; every account's kind, owner, balance and holds; each
-balance in the database with the sum of its postings there; and on either side the sum over all accounts with zero, because money only
-ever moves from one account to another.
+balance in the database with the sum of its postings there, what is held of each purse with its open holds; and on either side the sum
+over all accounts with zero, because money only ever moves from one account to another.
 """
 
 import asyncio
@@ -111,6 +111,7 @@ def compare(ledger: Ledger, books: Books) -> Reconciliation:
         *_parted_history(ledger, books),
         *_unequal_accounts(accounts, books),
         *_underived_balances(books),
+        *_underived_holds(books),
         *_open_sums((("ledger", ledger_sum), ("settlement database", settlement_sum))),
     ]
     return Reconciliation(
@@ -168,6 +169,13 @@ def _underived_balances(books: Books) -> Iterator[str]:
             yield f"Account {number} has postings of {posted} fen in PostgreSQL but no balance there."
         elif account.balance != posted:
             yield f"{_named(account)} has the balance {account.balance} fen in PostgreSQL, but its postings make {posted}."
+
+
+def _underived_holds(books: Books) -> Iterator[str]:
+    for account in books.accounts.values():
+        held = books.held.get(account.owner, 0) if account.kind == "cash" else 0
+        if account.holds != held:
+            yield f"{_named(account)} has {account.holds} fen on hold in PostgreSQL, but its open holds make {held}."
 
 
 def _open_sums(sums: Iterable[tuple[str, int]]) -> Iterator[str]:

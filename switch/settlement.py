@@ -11,7 +11,8 @@ How it works: a chunk brings each table's rows as a complete binary COPY stream,
 ever added go straight into their table. What there is most of is kept by business date and slice of the journal: the first chunk of a
 slice goes into tables that are still without indexes and become part of their day at its end, so that the indexes are built at one go;
 while much is to be caught up with, every chunk is a slice. Rows that are the newest state of something go into a temporary table of
-the same shape and from there over the old ones.
+the same shape and from there over the old ones; one that has nothing but its key takes the old one away. A list that is in force as a whole
+is replaced as a whole.
 
 Asyncio, because asyncpg knows nothing else; the process that follows the journal and the offline commands use it, the
 switch itself (trio) does not.
@@ -32,6 +33,9 @@ CONNECT_SECONDS: Final = 5.0
 
 COMMAND_SECONDS: Final = 120.0
 """For one statement. Far above the slowest chunk, because a chunk that is given up is sent again from its start."""
+
+MIGRATION_SECONDS: Final = 3600.0
+"""For one step of the schema, which may make an index of all that is there, and waits for whoever reads."""
 
 CLOSE_SECONDS: Final = 2.0
 """For an orderly goodbye; after that the connection is dropped."""
@@ -114,6 +118,8 @@ class Books(NamedTuple):
     accounts: dict[int, Account]
     posted: dict[int, int]
     """What each account's postings add up to, by account."""
+    held: dict[str, int]
+    """What the open holds of each holder's cash purse add up to, by holder."""
     postings: int
     turnover: int
     """The sum of all postings."""
@@ -122,10 +128,16 @@ class Books(NamedTuple):
 
 class _Table(NamedTuple):
     columns: tuple[str, ...]
-    key: str | None = None
-    """Of a table that holds newest states; None: rows are only ever added."""
+    key: tuple[str, ...] = ()
+    """Of a table that holds newest states; empty: rows are only ever added."""
     is_sliced: bool = False
     """Whether it is kept by business date and slice."""
+    is_list: bool = False
+    """Whether a chunk that has it has all of it."""
+    ends: bool = False
+    """Whether a row whose first column behind the key is NULL takes the old one away."""
+    kept: Mapping[str, str] = {}
+    """Columns in which NULL leaves what stands there, with SQL for a row that is new."""
 
 
 TABLES: Final = {
@@ -133,16 +145,35 @@ TABLES: Final = {
         (
             *("position", "business_date", "at", "operation", "response", "terminal_id", "merchant_id", "card_number", "holder_id"),
             *("stan", "local_time", "amount", "cash", "subsidy", "original", "cash_after", "subsidy_after", "batch_number"),
+            *("flag", "detail", "surcharge", "is_advice"),
         ),
         is_sliced=True,
     ),
     "posting": _Table(("position", "business_date", "line", "debit_account", "credit_account", "amount"), is_sliced=True),
+    "exception": _Table(
+        (
+            *("position", "business_date", "at", "kind", "operation", "response", "terminal_id", "merchant_id", "card_number"),
+            *("stan", "local_time", "amount", "detail"),
+        ),
+    ),
     "operator_action": _Table(("position", "at", "action", "detail")),
-    "account": _Table(("account", "kind", "owner", "balance", "holds"), key="account"),
-    "cardholder": _Table(("holder_id", "cash_account", "subsidy_account"), key="holder_id"),
-    "card": _Table(("card_number", "holder_id", "class", "status", "expires"), key="card_number"),
-    "merchant": _Table(("merchant_id", "name", "category", "fee_bp", "account"), key="merchant_id"),
-    "terminal": _Table(("terminal_id", "merchant_id", "kind", "zone", "signed_on"), key="terminal_id"),
+    "account": _Table(("account", "kind", "owner", "balance", "holds"), key=("account",)),
+    "cardholder": _Table(("holder_id", "cash_account", "subsidy_account"), key=("holder_id",)),
+    "card": _Table(("card_number", "holder_id", "class", "status", "expires", "has_pin"), key=("card_number",)),
+    "merchant": _Table(("merchant_id", "name", "category", "fee_bp", "account"), key=("merchant_id",)),
+    "terminal": _Table(("terminal_id", "merchant_id", "kind", "zone", "signed_on", "open_batch"), key=("terminal_id",)),
+    "hold": _Table(("position", "at", "terminal_id", "merchant_id", "card_number", "holder_id", "amount"), key=("position",), ends=True),
+    "loan": _Table(("item", "position", "business_date", "card_number", "holder_id"), key=("item",), ends=True),
+    "batch": _Table(
+        (
+            *("terminal_id", "number", "status", "closed_position", "closed_at", "credit_count", "credit_amount"),
+            *("credit_reversal_count", "credit_reversal_amount", "debit_count", "debit_amount"),
+            *("debit_reversal_count", "debit_reversal_amount"),
+        ),
+        key=("terminal_id", "number"),
+        kept={"status": "'open'", "closed_position": "NULL", "closed_at": "NULL"},
+    ),
+    "rule": _Table(("number", "position", "rule", "class", "category", "zone", "days", "begins", "ends", "value"), is_list=True),
 }
 
 SESSION: Final = {
@@ -210,7 +241,7 @@ class Settlement:
                     )
                 if applied < number:
                     name, script = migrations[number - 1]
-                    await self._connection.execute(script)
+                    await self._connection.execute(script, timeout=MIGRATION_SECONDS)
                     await self._connection.execute("INSERT INTO schema_migration (number, name) VALUES ($1, $2)", number, name)
 
     async def _schema_version(self) -> int:
@@ -272,8 +303,11 @@ class Settlement:
                 is_new = await self._connection.fetchval("SELECT open_slice($1, $2)", date, slice_number)
             for name, rows in chunk.tables.items():
                 table = TABLES[name]
-                if table.key is not None:
-                    await self._overwrite(name, table, table.key, rows)
+                if table.key:
+                    await self._overwrite(name, table, rows)
+                elif table.is_list:
+                    await self._connection.execute(f"DELETE FROM {name}")  # noqa: S608
+                    await self._copy(name, table, rows)
                 elif table.is_sliced and is_new:
                     # Frozen, because nobody can have seen the table yet: its pages are then written once, and not again by a vacuum.
                     await self._copy(f"{name}_{date:%Y_%m_%d}_{slice_number}", table, rows, freeze=True)
@@ -285,21 +319,32 @@ class Settlement:
             self._open_slices.add(opened)
         self._staged.update(chunk.tables)
 
-    async def _overwrite(self, name: str, table: _Table, key: str, rows: bytes) -> None:
-        """Put rows over those with the same key, and add those whose key is new."""
+    async def _overwrite(self, name: str, table: _Table, rows: bytes) -> None:
+        """Put rows over those with the same key, take away those that have ended, and add those whose key is new."""
         changed = f"changed_{name}"
+        columns, key = ", ".join(table.columns), ", ".join(table.key)
         if name not in self._staged:
-            # Emptied in place by every commit: a TRUNCATE would leave dead rows in the system catalogue each time.
-            await self._connection.execute(f"CREATE TEMPORARY TABLE IF NOT EXISTS {changed} (LIKE {name}) ON COMMIT DELETE ROWS")
-        copied = await self._copy(changed, table, rows, schema="pg_temp")
-        columns = ", ".join(table.columns)
-        updates = ", ".join(f"{column} = {changed}.{column}" for column in table.columns if column != key)
-        updated = await self._connection.execute(
-            f"UPDATE {name} SET {updates} FROM pg_temp.{changed} WHERE {name}.{key} = {changed}.{key}"  # noqa: S608
-        )
-        if _rows(updated) < _rows(copied):
+            # Emptied in place by every commit: a TRUNCATE would leave dead rows in the system catalogue each time. No column is NOT NULL there.
             await self._connection.execute(
-                f"INSERT INTO {name} ({columns}) SELECT {columns} FROM pg_temp.{changed} ON CONFLICT ({key}) DO NOTHING"  # noqa: S608
+                f"CREATE TEMPORARY TABLE IF NOT EXISTS {changed} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {name} WITH NO DATA"  # noqa: S608
+            )
+        copied = _rows(await self._copy(changed, table, rows, schema="pg_temp"))
+        others = [column for column in table.columns if column not in table.key]
+        same = " AND ".join(f"{name}.{column} = {changed}.{column}" for column in table.key)
+        there = f"{changed}.{others[0]} IS NOT NULL" if table.ends else "true"
+        values = {column: f"{changed}.{column}" for column in table.columns}
+        updates = {column: f"coalesce({changed}.{column}, {name}.{column})" if column in table.kept else values[column] for column in others}
+        assignments = ", ".join(f"{column} = {value}" for column, value in updates.items())
+        updated = await self._connection.execute(
+            f"UPDATE {name} SET {assignments} FROM pg_temp.{changed} WHERE {same} AND {there}"  # noqa: S608
+        )
+        if _rows(updated) < copied:
+            if table.ends:
+                await self._connection.execute(f"DELETE FROM {name} USING pg_temp.{changed} WHERE {same} AND NOT {there}")  # noqa: S608
+            values |= {column: f"coalesce({values[column]}, {default})" for column, default in table.kept.items()}
+            await self._connection.execute(
+                f"INSERT INTO {name} ({columns}) SELECT {', '.join(values.values())} FROM pg_temp.{changed}"  # noqa: S608
+                f" WHERE {there} ON CONFLICT ({key}) DO NOTHING"
             )
 
     async def _copy(self, name: str, table: _Table, rows: bytes, schema: str | None = None, *, freeze: bool = False) -> str:
@@ -329,24 +374,30 @@ class Settlement:
                 "SELECT count(*), coalesce(sum(amount), 0)::bigint, (SELECT count(*) FROM transaction) FROM posting"
             )
             assert sums is not None
+            # A database of an earlier version that no follower has brought up to date has no such table, and no hold.
+            keeps_holds = await self._connection.fetchval("SELECT to_regclass('hold') IS NOT NULL")
+            held = await self._connection.fetch("SELECT holder_id, sum(amount)::bigint FROM hold GROUP BY 1") if keeps_holds else []
         return Books(
             journal=where["journal"],
             position=where["position"],
-            # A database of an earlier version that no follower has brought up to date has no such column.
+            # Nor, of one earlier still, such a column.
             hash=where.get("hash"),
             accounts={row[0]: Account(*row) for row in accounts},
             posted={row[0]: row[1] for row in posted},
+            held={row[0]: row[1] for row in held},
             postings=sums[0],
             turnover=sums[1],
             transactions=sums[2],
         )
 
     async def spent(self, by: Literal["terminal_id", "merchant_id", "card_number"]) -> dict[str, int]:
-        """What cardholders paid at merchants less what they got back, in fen, by terminal, by merchant or by card.
+        """What was paid at merchants less what was given back, in fen.
 
-        Those who never paid are left out.
+        By terminal or by merchant: what the merchants got. By card: what the holders paid, surcharges with it and discounts not. Those who
+        never paid are left out.
         """
-        rows = await self._connection.fetch(f"SELECT {by}, sum(amount)::bigint FROM spending GROUP BY 1")  # noqa: S608
+        fen = "amount" if by == "card_number" else "earned"
+        rows = await self._connection.fetch(f"SELECT {by}, sum({fen})::bigint FROM spending GROUP BY 1")  # noqa: S608
         return {row[0]: row[1] for row in rows}
 
 

@@ -7,7 +7,7 @@ import random
 import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +16,8 @@ import pytest
 import trio
 
 from switch.postgres import EmbeddedPostgres
+from tests.clock import Clock
+from tests.decision_table import Scene
 from tests.switch_process import MERCHANTS, Connection, Switch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,16 +95,30 @@ def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
     run_asyncio(execute(embedded_postgres.url, f"DROP DATABASE {name} WITH (FORCE)"))
 
 
-@pytest.fixture(scope="session")
-def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
-    """One running switch without a database, for all tests that leave it as it was but for their own terminals and cards."""
-    switch = Switch(tmp_path_factory.mktemp("switch") / "data")
+@contextmanager
+def running(folder: Path) -> Iterator[Switch]:
+    """A switch that knows two merchants."""
+    switch = Switch(folder)
     (switch.folder / "merchants.csv").write_text(MERCHANTS, encoding="utf-8")
     imported = switch.command("import", "--config", switch.file, switch.folder / "merchants.csv")
     assert imported.returncode == 0, imported.stderr
     switch.start()
     with ExitStack() as stack:
         stack.callback(switch.close)
+        yield switch
+
+
+@pytest.fixture(scope="session")
+def switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
+    """One running switch without a database, for all tests that leave it as it was but for their own terminals and cards."""
+    with running(tmp_path_factory.mktemp("switch") / "data") as switch:
+        yield switch
+
+
+@pytest.fixture(scope="session")
+def ruled_switch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Switch]:
+    """Another one, for tests that set rules: each of them sets all that it needs."""
+    with running(tmp_path_factory.mktemp("ruled") / "data") as switch:
         yield switch
 
 
@@ -124,6 +140,25 @@ async def connection(switch: Switch) -> AsyncIterator[Connection]:
     """A terminals' connection to the switch of the session."""
     async with switch.connect() as connection:
         yield connection
+
+
+@pytest.fixture
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Of the processes that the test starts."""
+    return Clock(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def scene(switch: Switch, connection: Connection) -> Scene:
+    """A row of a table on the switch of the session."""
+    return Scene(switch, connection)
+
+
+@pytest.fixture
+async def ruled(ruled_switch: Switch) -> AsyncIterator[Scene]:
+    """A row of a table on the switch that has rules."""
+    async with ruled_switch.connect() as connection:
+        yield Scene(ruled_switch, connection)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -63,6 +63,19 @@ def copy_stream(rows: Iterable[Row]) -> bytes:
     return b"".join(out)
 
 
+def without_last(stream: bytes, columns: int) -> bytes:
+    """A stream as it was before its table got so many columns more."""
+    at, out = 19, [stream[:19]]
+    while (fields := struct.unpack_from(">h", stream, at)[0]) != -1:
+        at += 2
+        out.append(int2(fields - columns))
+        for field in range(fields):
+            end = at + 4 + max(0, struct.unpack_from(">i", stream, at)[0])
+            out.append(stream[at:end] if field < fields - columns else b"")
+            at = end
+    return b"".join([*out, stream[at:]])
+
+
 def business_date(position: int) -> datetime.date:
     return FIRST_DATE + datetime.timedelta(days=position // RECORDS_A_DAY)
 
@@ -229,8 +242,8 @@ class Replica:
                 for number in range(MERCHANTS)
             ]
             rows["cardholder"] = [(text(f"H{n}"), int4(purse(n)), int4(purse(n) + 1)) for n in range(HOLDERS)]
-            rows["card"] = [(text(f"62{n:04}"), text(f"H{n}"), text("student"), text("active"), date(FIRST_DATE)) for n in range(HOLDERS)]
-        rows["terminal"] = [(text("T0000001"), text("M0"), text("pos"), text("north"), bytes([last % 2]))]
+            rows["card"] = [(text(f"62{n:04}"), text(f"H{n}"), text("student"), text("active"), date(FIRST_DATE), bytes(1)) for n in range(HOLDERS)]
+        rows["terminal"] = [(text("T0000001"), text("M0"), text("pos"), text("north"), bytes([last % 2]), int4(1))]
         filled = {table: content for table, content in rows.items() if content}
         return Chunk(
             first=first,
@@ -283,6 +296,7 @@ def _transaction(position: int, moved: Posting | None) -> Row:
         *(text(f"T{merchant:07}"), text(f"M{merchant - 1}"), text(f"62{number:04}"), text(f"H{number}")),
         *(int4(position % 999_999), int8(day + 43_200_000_000), int8(amount), int8(amount), int8(0)),
         *(int8(position - 1) if back else None, int8(0), None, int4(1)),
+        *(None, text("purchase") if back else None, None, bytes(1)),
     )
 
 

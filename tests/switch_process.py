@@ -44,6 +44,7 @@ from switch.dialect import (
 )
 from switch.terminal import Terminal
 from switch.terminal_protocol import TerminalProtocol
+from tests.messages import Messages, pin_block
 
 DEADLINE_SECONDS: Final = 60
 """For whatever is waited for; reached only where something is broken."""
@@ -60,6 +61,8 @@ SHOP: Final = "M2"
 MERCHANTS: Final = f"merchant_id,name,category,fee_bp\n{CANTEEN},第一食堂,canteen,120\n{SHOP},Corner shop,shop,0\n"
 TERMINALS_HEADER: Final = "terminal_id,merchant_id,kind,zone,key"
 CARDS_HEADER: Final = "card_number,holder_id,class,status,expires,cash,subsidy"
+RULES_HEADER: Final = "rule,class,category,zone,days,from,to,value"
+PINS_HEADER: Final = "card_number,pin"
 
 AMOUNT_MAX: Final = 5_000_000
 FAR_FUTURE: Final = "2099-12-31"
@@ -203,70 +206,41 @@ class Connection:
         return await self.receive()
 
 
-class Device:
+class Device(Messages):
     """A terminal that the switch knows, told message by message what to say, right or wrong."""
 
     def __init__(self, terminal_id: str, merchant_id: str, master_key: bytes) -> None:
-        self.terminal_id = terminal_id
-        self.merchant_id = merchant_id
+        super().__init__(terminal_id, merchant_id, now)
         self.master_key = master_key
         self.sign_on_key = MacKey(sign_on_key(master_key, terminal_id))
         self.session: MacKey | None = None
-        self._stans = itertools.count(1)
-
-    def skip(self, stans: int) -> None:
-        """Go on so many numbers further: the ones between are somebody else's."""
-        for _ in range(stans):
-            next(self._stans)
+        self.pin_key = b""
+        """Of the session, once there is one."""
 
     @property
     def key(self) -> MacKey:
         assert self.session is not None, "not signed on"
         return self.session
 
-    def message(self, mti: str, **elements: str | None) -> Fields:
-        """`elements` as de2="...", in any order; None leaves one out that would be there."""
-        at = now()
-        base: dict[str, str | None] = {
-            "11": f"{next(self._stans):06}",
-            "12": f"{at:%H%M%S}",
-            "13": f"{at:%m%d}",
-            "41": self.terminal_id.ljust(8),
-            "42": self.merchant_id.ljust(15),
-        }
-        given = {name.removeprefix("de"): value for name, value in elements.items()}
-        return {"t": mti, **{element: value for element, value in (base | given).items() if value is not None}}
-
-    def purchase(self, card: str, amount: int, **elements: str | None) -> Fields:
-        return self.message("0200", **{"de2": card, "de3": "000000", "de4": f"{amount:012}", "de49": "156", **elements})
-
-    def balance(self, card: str, **elements: str | None) -> Fields:
-        return self.message("0100", **{"de2": card, "de3": "310000", **elements})
-
-    def reversal(self, original: Fields, **elements: str | None) -> Fields:
-        """With DE90."""
-        named = f"{original['t']}{original['11']}{original['13']}{original['12']}".ljust(42, "0")
-        content = {f"de{element}": original.get(element) for element in ("2", "3", "4", "49")}
-        return self.message("0400", **{**content, "de90": named, **elements})
-
-    def reversal_by_stan(self, original: Fields, **elements: str | None) -> Fields:
-        """Without DE90: under the original's own DE11 and DE13."""
-        content = {f"de{element}": original.get(element) for element in ("2", "3", "4", "11", "12", "13", "49")}
-        return self.message("0400", **{**content, **elements})
-
-    def sign_on_message(self, nonce: bytes, **elements: str | None) -> Fields:
-        return self.message("0800", **{"de48": write_sub_elements({"01": nonce.hex().upper()}), "de70": "001", **elements})
+    def keys_of(self, nonce: bytes, answer: Answer) -> tuple[bytes, bytes]:
+        """MAC key and PIN key of the session that this answer to a sign-on opens."""
+        switch_nonce = bytes.fromhex(sub_elements(answer.fields["48"])["02"])
+        return session_keys(self.master_key, self.terminal_id, nonce, switch_nonce)
 
     def session_of(self, nonce: bytes, answer: Answer) -> MacKey:
         """The key of the session that this answer to a sign-on opens."""
-        switch_nonce = bytes.fromhex(sub_elements(answer.fields["48"])["02"])
-        return MacKey(session_keys(self.master_key, self.terminal_id, nonce, switch_nonce)[0])
+        return MacKey(self.keys_of(nonce, answer)[0])
+
+    def pin(self, card: str, pin: str) -> str:
+        """DE48's sub-element 52 with the PIN for this card."""
+        return write_sub_elements({"52": pin_block(self.pin_key, card, pin)})
 
     async def sign_on(self, connection: Connection) -> Answer:
         nonce = secrets.token_bytes(8)
         answer = await self.ask(connection, self.sign_on_message(nonce), self.sign_on_key)
         assert answer.code == "00", answer.fields
-        self.session = self.session_of(nonce, answer)
+        mac_key, self.pin_key = self.keys_of(nonce, answer)
+        self.session = MacKey(mac_key)
         return answer
 
     async def ask(self, connection: Connection, fields: Fields, key: MacKey | None = None, tpdu: bytes = b"") -> Answer:
@@ -461,7 +435,7 @@ class Switch:
         shown = await self.show("card", card)
         return shown["cash"], shown["subsidy"]
 
-    # Parties, entered while it runs.
+    # Parties and rules, entered while it runs.
 
     async def enter(self, content: str) -> dict[str, Any]:
         """Import a file's content."""
@@ -470,30 +444,49 @@ class Switch:
         report: dict[str, Any] = response.json()
         return report
 
-    async def devices(self, count: int, *, kind: str = "pos", merchant: str = CANTEEN) -> list[Device]:
+    async def devices(self, count: int, *, kind: str = "pos", merchant: str = CANTEEN, zone: str = "") -> list[Device]:
         """New terminals, each with its own key, not signed on."""
         devices = [Device(f"T{next(self._terminals)}", merchant, secrets.token_bytes(16)) for _ in range(count)]
-        rows = [f"{device.terminal_id},{merchant},{kind},,{device.master_key.hex()}" for device in devices]
+        rows = [f"{device.terminal_id},{merchant},{kind},{zone},{device.master_key.hex()}" for device in devices]
         await self.enter("\n".join([TERMINALS_HEADER, *rows]))
         return devices
 
-    async def device(self, *, kind: str = "pos", merchant: str = CANTEEN) -> Device:
-        (device,) = await self.devices(1, kind=kind, merchant=merchant)
+    async def device(self, *, kind: str = "pos", merchant: str = CANTEEN, zone: str = "") -> Device:
+        (device,) = await self.devices(1, kind=kind, merchant=merchant, zone=zone)
         return device
 
-    async def cards(
-        self, count: int, *, cash: int = 100_000, subsidy: int = 0, status: str = "active", expires: str = FAR_FUTURE
-    ) -> list[str]:
-        """New cards, each with its own holder."""
+    async def cards(self, count: int, **of: Any) -> list[str]:
+        """New cards, each with its own holder; `of` as in `alter`."""
         numbers = [f"6230{next(self._cards):012}" for _ in range(count)]
-        await self.enter(
-            "\n".join([CARDS_HEADER, *(f"{number},H{number},student,{status},{expires},{cash},{subsidy}" for number in numbers)])
-        )
+        await self.alter(*numbers, **of)
         return numbers
 
-    async def card(self, *, cash: int = 100_000, subsidy: int = 0, status: str = "active", expires: str = FAR_FUTURE) -> str:
-        (number,) = await self.cards(1, cash=cash, subsidy=subsidy, status=status, expires=expires)
+    async def card(self, **of: Any) -> str:
+        (number,) = await self.cards(1, **of)
         return number
+
+    async def alter(
+        self,
+        *numbers: str,
+        card_class: str = "student",
+        status: str = "active",
+        expires: str = FAR_FUTURE,
+        cash: int = 100_000,
+        subsidy: int = 0,
+    ) -> None:
+        """Import these cards as they are from now on. Purses are filled for a holder who is new, with 0 in both left as they are."""
+        rows = [f"{number},H{number},{card_class},{status},{expires},{cash},{subsidy}" for number in numbers]
+        await self.enter("\n".join([CARDS_HEADER, *rows]))
+
+    async def rule(self, *rows: str) -> int:
+        """Import these rules, which replace all before. Gives the position from which on they are in force."""
+        report = await self.enter("\n".join([RULES_HEADER, *rows, ""]))
+        position: int = report["position"]
+        return position
+
+    async def set_pins(self, pins: Mapping[str, str]) -> None:
+        """By card number."""
+        await self.enter("\n".join([PINS_HEADER, *(f"{card},{pin}" for card, pin in pins.items())]))
 
     def terminal(self, device: Device, **arguments: Any) -> Terminal:
         """The reference terminal with this device's key, on a connection of its own."""

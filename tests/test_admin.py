@@ -73,7 +73,7 @@ async def test_the_metrics_count_what_happened(make_switch: Callable[..., Switch
     async with switch.connect() as connection:
         await device.sign_on(connection)
         purchase = device.purchase(card, 600)
-        requests = [purchase, purchase, device.purchase(card, 600), device.balance(card), device.reversal(purchase), device.message("0300")]
+        requests = [purchase, purchase, device.purchase(card, 600), device.balance(card), device.reversal(purchase), device.message("0700")]
         for request in requests:
             message = encode(request, device.key)
             read += len(frame(message))

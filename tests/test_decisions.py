@@ -361,7 +361,8 @@ async def test_every_class_has_its_own_identities(switch: Switch, device: Device
     assert (await device.ask(connection, device.message("0800", de11="000500", de70="002"))).code == "00"
     await device.sign_on(connection)
     assert (await device.ask(connection, device.reversal(device.purchase(card, 9), de11="000500"))).code == "00"
-    assert (await device.ask(connection, device.message("0300", de11="000500"))).code == "12"
+    totals = (0, 0, 0, 0, 1, 1, 0, 0)
+    assert (await device.ask(connection, device.batch_close(1, totals, de11="000500"))).code == "00"
     again = await device.ask(connection, {**purchase.without("15", "37", "38", "39", "54"), "t": "0200"})
     assert again.content == purchase.content
 
@@ -564,17 +565,20 @@ async def test_a_reversal_works_for_a_card_that_was_lost_since(switch: Switch, d
 @pytest.mark.parametrize(
     ("mti", "more"),
     [
-        *(("0200", {"de3": code}) for code in ("020000", "200000", "210000", "500000", "003000", "000001", "310000", "999999")),
-        *(("0100", {"de3": code}) for code in ("000000", "900000", "910000", "920000", "930000", "940000", "950000", "310001")),
-        *(("0120", {"de3": code}) for code in ("910000", "310000")),
-        *(("0220", {"de3": code}) for code in ("000000", "200000")),
-        ("0300", {"de91": "1", "de101": "HOTLIST"}),
-        ("0500", {"de60": "000001"}),
-        ("0600", {"de48": "400201"}),
+        *(("0200", {"de3": code}) for code in ("003000", "000001", "020001", "200001", "210001", "310000", "500001", "900000", "999999")),
+        *(("0100", {"de3": code}) for code in ("001000", "020000", "210000", "310001", "900001", "910001", "960000", "990000")),
+        *(("0120", {"de3": code}) for code in ("000000", "310000", "960000")),
+        *(("0220", {"de3": code}) for code in ("020000", "200000", "210000", "910000")),
+        ("0220", {"de3": "001000", "de37": "000000000001"}),
+        ("0802", {"de70": "301"}),
         *(("0800", {"de70": code}) for code in ("000", "003", "300", "999")),
         *(
             (mti, {"de3": "000000"})
-            for mti in ("0202", "0208", "0210", "0230", "0110", "0410", "0810", "0402", "0000", "0700", "1200", "9999")
+            for mti in ("0202", "0208", "0210", "0230", "0110", "0102", "0122", "0302", "0310", "0410", "0402", "0422", "0502", "0510")
+        ),
+        *(
+            (mti, {"de3": "000000"})
+            for mti in ("0602", "0610", "0620", "0810", "0000", "0140", "0240", "0320", "0520", "0700", "1200", "9999")
         ),
     ],
 )
@@ -598,7 +602,8 @@ async def test_a_message_for_another_merchant_or_without_its_code_is_refused_bef
     assert (await device.ask(connection, device.message("0100"))).code == "30"
     assert (await device.ask(connection, device.message("0200"))).code == "30"
     assert (await device.ask(connection, device.message("0800"))).code == "30"
-    assert (await device.ask(connection, device.message("0300", de42=SHOP))).code == "58"
+    assert (await device.ask(connection, device.message("0300"))).code == "30"
+    assert (await device.ask(connection, device.message("0700", de42=SHOP))).code == "58"
 
 
 # --- the whole ---

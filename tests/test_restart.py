@@ -122,7 +122,7 @@ async def test_after_a_restart_the_switch_knows_what_it_knew(own: Switch) -> Non
         await cut_off.sign_on(connection)
         purchase, declined, late = device.purchase(card, 200), device.purchase(lost, 200), device.purchase(card, 300)
         reversed_one = device.purchase(card, 50)
-        requests = [purchase, declined, reversed_one, device.reversal(reversed_one), device.reversal(late), device.message("0300")]
+        requests = [purchase, declined, reversed_one, device.reversal(reversed_one), device.reversal(late), device.message("0700")]
         answers = [await device.ask(connection, request) for request in requests]
     assert [answer.code for answer in answers] == ["00", "41", "00", "00", "00", "12"]
     for end in (own.stop, own.kill):

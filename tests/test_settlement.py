@@ -54,6 +54,7 @@ def test_two_processes_may_make_the_schema_at_once(database_url: str) -> None:
             (1, "0001_settlement"),
             (2, "0002_history"),
             (3, "0003_slices"),
+            (4, "0004_operations"),
         ]
         assert await fetch(database_url, "SELECT journal, position FROM journal_position") == [(JOURNAL, 0)]
 
@@ -66,7 +67,7 @@ def test_a_schema_from_the_future_is_refused(database_url: str) -> None:
         await fetch(database_url, "INSERT INTO schema_migration (number, name) VALUES (9999, 'later')")
         await settle(database_url)
 
-    with pytest.raises(SettlementRefused, match=r"schema version 9999.*knows 3"):
+    with pytest.raises(SettlementRefused, match=r"schema version 9999.*knows 4"):
         run_asyncio(run())
 
 
@@ -87,14 +88,15 @@ def test_rows_arrive_as_they_were_encoded(database_url: str, replica: Replica) -
         date, midnight = datetime.date(2026, 11, 22), datetime.datetime(2026, 11, 22, tzinfo=datetime.UTC)
         noon = datetime.datetime(2026, 11, 22, 12)  # noqa: DTZ001 - the terminal's own clock
         at = [midnight + datetime.timedelta(microseconds=position) for position in (60, 99, 100)]
+        plain, undone = (None, None, None, False), (None, "purchase", None, False)
         assert rows == [
-            *[(60, date, at[0], "purchase", "51", "T0000001", "M0", "620010", "H10", 60, noon, 0, 0, 0, None, 0, None, 1)],
-            *[(99, date, at[1], "purchase", "00", "T0000005", "M4", "620049", "H49", 99, noon, 64, 64, 0, None, 0, None, 1)],
-            *[(100, date, at[2], "reversal", "00", "T0000005", "M4", "620049", "H49", 100, noon, 64, 64, 0, 99, 0, None, 1)],
+            (60, date, at[0], "purchase", "51", "T0000001", "M0", "620010", "H10", 60, noon, 0, 0, 0, None, 0, None, 1, *plain),
+            (99, date, at[1], "purchase", "00", "T0000005", "M4", "620049", "H49", 99, noon, 64, 64, 0, None, 0, None, 1, *plain),
+            (100, date, at[2], "reversal", "00", "T0000005", "M4", "620049", "H49", 100, noon, 64, 64, 0, 99, 0, None, 1, *undone),
         ]
         assert await fetch(database_url, "SELECT * FROM posting WHERE position = 99") == [(99, date, 0, 104, 5, 64)]
         assert await fetch(database_url, "SELECT * FROM card WHERE card_number = '620049'") == [
-            ("620049", "H49", "student", "active", date)
+            ("620049", "H49", "student", "active", date, False)
         ]
         assert await fetch(database_url, "SELECT * FROM merchant WHERE merchant_id = 'M4'") == [("M4", "食堂 4", "canteen", 0, 5)]
         assert await fetch(database_url, "SELECT * FROM cardholder WHERE holder_id = 'H49'") == [("H49", 104, 105)]
@@ -102,7 +104,7 @@ def test_rows_arrive_as_they_were_encoded(database_url: str, replica: Replica) -
         assert await fetch(database_url, "SELECT * FROM operator_action") == [(1, epoch, "import", "卡.csv: 50")]
         # The newest state wins: both chunks brought this account and this terminal.
         assert await fetch(database_url, "SELECT * FROM account WHERE account = 104") == [(104, "cash", "H49", 100_000, 0)]
-        assert await fetch(database_url, "SELECT * FROM terminal") == [("T0000001", "M0", "pos", "north", False)]
+        assert await fetch(database_url, "SELECT * FROM terminal") == [("T0000001", "M0", "pos", "north", False, 1)]
         assert await fetch(database_url, "SELECT position FROM journal_position") == [(110,)]
 
     run_asyncio(run())
@@ -201,33 +203,114 @@ def test_a_position_is_never_there_twice(database_url: str, replica: Replica) ->
     run_asyncio(run())
 
 
-def test_a_database_of_the_version_before_goes_on_where_it_is(database_url: str, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+ADDED_LATER = {"transaction": 4, "card": 1, "terminal": 1}
+"""Columns that tables got by migration 4."""
+
+
+async def settle_as_before(connection: "asyncpg.Connection[asyncpg.Record]", version: int, chunk: Chunk) -> None:
+    """Add a chunk as versions 2 and 3 did."""
+    date, slice_number = datetime.date.fromisoformat(chunk.business_date), chunk.first // settlement.SLICE_RECORDS
+    is_new = version == 3 and await connection.fetchval("SELECT open_slice($1, $2)", date, slice_number)
+    if version == 2:
+        await connection.execute("SELECT open_business_date($1)", date)
+    for name, rows in chunk.tables.items():
+        table, old = settlement.TABLES[name], ADDED_LATER.get(name, 0)
+        if table.key and chunk.first > 1:
+            continue
+        await connection.copy_to_table(
+            f"{name}_{date:%Y_%m_%d}_{slice_number}" if table.is_sliced and is_new else name,
+            source=io.BytesIO(double.without_last(rows, old)),
+            columns=table.columns[: len(table.columns) - old],
+            format="binary",
+        )
+    if is_new:
+        await connection.execute("SELECT attach_slice($1, $2)", date, slice_number)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_database_of_a_version_before_goes_on_where_it_is(
+    database_url: str, replica: Replica, monkeypatch: pytest.MonkeyPatch, version: int
+) -> None:
     async def run() -> None:
         steps = settlement._migrations()
         old = collect_until(replica, 1200)
-        with monkeypatch.context() as version_2:
-            version_2.setattr(settlement, "_migrations", lambda: steps[:2])
+        with monkeypatch.context() as before:
+            before.setattr(settlement, "_migrations", lambda: steps[:version])
             await settle(database_url)
         connection = await asyncpg.connect(database_url)
         for chunk in old:
-            # As that version settled.
-            await connection.execute("SELECT open_business_date($1)", datetime.date.fromisoformat(chunk.business_date))
-            for name, rows in chunk.tables.items():
-                if settlement.TABLES[name].key is None or chunk.first == 1:
-                    await connection.copy_to_table(name, source=io.BytesIO(rows), columns=settlement.TABLES[name].columns, format="binary")
+            await settle_as_before(connection, version, chunk)
         for account, balance in enumerate(replica._balances):
             await connection.execute("UPDATE account SET balance = $2 WHERE account = $1", account, balance)
         await connection.execute("UPDATE journal_position SET position = 1200")
+        kept = "SELECT position, operation, response, card_number, amount, cash, batch_number FROM transaction ORDER BY position"
+        rows = await connection.fetch(kept)
         await connection.close()
+        async with Settlement.connect(database_url) as database:
+            # A reconciliation may come before any follower.
+            assert (await database.books()).held == {}
         await settle(database_url, *collect_until(replica, 3000))
         slices = [name for name, _ in await fetch(database_url, TREE)]
-        assert slices == ["transaction_2026_11_22", "transaction_2026_11_23", "transaction_2026_11_24_0", "transaction_2026_11_25_0"]
+        first = "" if version == 2 else "_0"
+        assert slices == [f"transaction_2026_11_22{first}", f"transaction_2026_11_23{first}", *("transaction_2026_11_24_0", "transaction_2026_11_25_0")]
+        assert await fetch(database_url, f"SELECT * FROM ({kept}) AS kept WHERE position <= 1200") == [tuple(row) for row in rows]  # noqa: S608
         counted = "SELECT count(*), count(DISTINCT position), min(position), max(position) FROM transaction"
         assert await fetch(database_url, counted) == [(3000 - double.HOLDERS, 3000 - double.HOLDERS, double.HOLDERS + 1, 3000)]
+        new = "SELECT count(*) FILTER (WHERE detail = 'purchase'), count(*) FILTER (WHERE is_advice) FROM transaction WHERE operation = 'reversal'"
+        # Rows of before have nothing in the new columns; of a reversal, from then on, what it undid stands there.
+        assert await fetch(database_url, new) == [(18, 0)]
         async with Settlement.connect(database_url) as database:
             books = await database.books()
             assert await database.spent("merchant_id") == double.spent(3000)
         assert {number: account.balance for number, account in books.accounts.items()} == books.posted
+        # Every slice, of before and from now on, has every index that the whole has.
+        indexes = (
+            "SELECT count(*) FILTER (WHERE indexdef LIKE '%(original)%'), count(*) FILTER (WHERE indexdef LIKE '%(operation, detail)%'),"
+            " count(DISTINCT tablename) FROM pg_indexes WHERE tablename = ANY($1)"
+        )
+        connection = await asyncpg.connect(database_url)
+        assert tuple(await connection.fetchrow(indexes, slices) or ()) == (4, 4, 4)
+        await connection.close()
+
+    run_asyncio(run())
+
+
+def loan(item: str, position: int | None) -> tuple[bytes | None, ...]:
+    """A row of `loan`; without a position one that has ended."""
+    if position is None:
+        return (item.encode(), None, None, None, None)
+    return (item.encode(), double.int8(position), double.date(double.FIRST_DATE), b"62", b"H1")
+
+
+def test_what_has_ended_is_taken_away_and_what_is_a_list_is_replaced(database_url: str, replica: Replica) -> None:
+    async def run() -> None:
+        def chunk(**tables: list[tuple[bytes | None, ...]]) -> Chunk:
+            return collect(replica, 1)._replace(tables={name: double.copy_stream(rows) for name, rows in tables.items()})
+
+        def rule(number: int, name: str) -> tuple[bytes, ...]:
+            return (double.int4(number), double.int8(1), name.encode(), *[b""] * 7)
+
+        def batch(number: int, status: bytes | None, closed: int | None, count: int) -> tuple[bytes | None, ...]:
+            at = None if closed is None else double.int8(0)
+            return (b"T1", double.int4(number), status, None if closed is None else double.int8(closed), at, *[double.int8(count)] * 8)
+
+        look = "SELECT (SELECT array_agg(item || position ORDER BY item) FROM loan), (SELECT array_agg(rule ORDER BY number) FROM rule)"
+        batches = "SELECT number, status, closed_position, debit_count FROM batch ORDER BY 1"
+        await settle(
+            database_url,
+            chunk(loan=[loan("A", 7), loan("B", 8), loan("C", None)], rule=[rule(1, "one"), rule(2, "two")], batch=[batch(1, None, None, 4)]),
+        )
+        assert await fetch(database_url, look) == [(["A7", "B8"], ["one", "two"])]
+        assert await fetch(database_url, batches) == [(1, "open", None, 4)]
+        await settle(database_url, chunk(loan=[loan("A", None), loan("B", 9)], batch=[batch(1, b"closed", 5, 6), batch(2, b"differs", 7, 1)]))
+        assert await fetch(database_url, look) == [(["B9"], ["one", "two"])]
+        assert await fetch(database_url, batches) == [(1, "closed", 5, 6), (2, "differs", 7, 1)]
+        # What is counted to a closed batch leaves it closed.
+        await settle(database_url, chunk(loan=[loan("A", 11)], rule=[rule(1, "three")], batch=[batch(1, None, None, 7), batch(2, b"closed", 8, 2)]))
+        assert await fetch(database_url, look) == [(["A11", "B9"], ["three"])]
+        assert await fetch(database_url, batches) == [(1, "closed", 5, 7), (2, "closed", 8, 2)]
+        await settle(database_url, chunk(rule=[]))
+        assert await fetch(database_url, look) == [(["A11", "B9"], None)]
 
     run_asyncio(run())
 

@@ -72,12 +72,15 @@ impl CopyStream {
 
     /// The complete stream; `None` where no row was written, because then there is nothing to send.
     #[must_use]
-    pub fn finish(mut self) -> Option<Vec<u8>> {
-        if self.rows == 0 {
-            return None;
-        }
+    pub fn finish(self) -> Option<Vec<u8>> {
+        (self.rows > 0).then(|| self.finish_even_empty())
+    }
+
+    /// The complete stream, even where no row was written: for a table of which that is then all.
+    #[must_use]
+    pub fn finish_even_empty(mut self) -> Vec<u8> {
         self.bytes.extend_from_slice(&TRAILER);
-        Some(self.bytes)
+        self.bytes
     }
 }
 
@@ -231,6 +234,8 @@ mod tests {
     #[test]
     fn without_rows_there_is_nothing_to_send() {
         assert_eq!(CopyStream::new(1, 0).finish(), None);
+        // The bytes that PostgreSQL itself writes for: COPY (SELECT 1 WHERE false) TO STDOUT (FORMAT binary)
+        assert_eq!(CopyStream::new(1, 0).finish_even_empty(), [&b"PGCOPY\n\xff\r\n\0"[..], &[0; 8], &[0xff, 0xff]].concat());
     }
 
     #[test]

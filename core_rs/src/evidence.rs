@@ -357,6 +357,7 @@ fn said(decoded: &Decoded<'_>, outcome: &Outcome, calendar: &CampusCalendar) -> 
             "opening_subsidy": opening[1],
         }),
         Command::Imported { file, rows } => json!({ "file": file, "rows": rows }),
+        Command::Standing { id, standing } => json!({ "terminal": name(*id), "standing": standing.name() }),
         Command::Rules(rules) => json!({ "rules": rules.list().iter().map(|rule| rule.fields().join(",")).collect::<Vec<_>>() }),
         // What tells whether a PIN is right is among the bytes, and nothing that is to be read.
         Command::Pin { number, verification: _ } => json!({ "card": number.digits().as_str() }),

@@ -13,7 +13,7 @@
 //! | [`import`] | files of merchants, terminals and cards |
 //! | [`lanes`] | when a reply may leave |
 //! | [`reactor`] | sockets and waves |
-//! | [`replica`], [`copy`] | a second ledger fed from the journal, and the rows it gives to PostgreSQL |
+//! | [`replica`], [`rows`], [`copy`] | a second ledger fed from the journal, and the rows it gives to PostgreSQL |
 //! | [`verification`] | what must hold after every record |
 //! | [`evidence`] | a part of the journal as a report that is checked without a switch |
 //! | [`show`], [`stats`] | what operators see |
@@ -37,6 +37,7 @@ pub mod pin;
 mod python;
 pub mod reactor;
 pub mod replica;
+pub mod rows;
 pub mod session;
 pub mod show;
 pub mod snapshot;

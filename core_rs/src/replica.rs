@@ -4,17 +4,15 @@
 //! outcome comes out differently stops it. Where it settles into PostgreSQL it gives, chunk by chunk, the rows that the
 //! records amount to, in the form that COPY takes.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::calendar::Date;
-use crate::card_number::CardNumber;
-use crate::copy::{CopyStream, Row};
 use crate::journal::{self, Bookmark, DurableMark, FolderStorage, Hash, Identity, JournalError, Reader, Records, Storage};
 use crate::ledger::command::touched;
 use crate::ledger::record::{Decoded, is_cutover};
-use crate::ledger::{Command, Ledger, Outcome, Request};
+use crate::ledger::{Ledger, Outcome};
+use crate::rows::Rows;
 use crate::snapshot::{self, Loaded, load_newest};
 
 /// Segments for which a snapshot leaves room on the disk: the next one of the journal, and what PostgreSQL writes meanwhile.
@@ -48,7 +46,7 @@ pub struct Chunk {
     pub last: u64,
     /// The business date of all of them but a cutover at the end, which has no rows by date.
     pub business_date: Date,
-    /// Complete binary COPY streams by table; only tables that have rows.
+    /// Complete binary COPY streams by table; only tables that have rows, and one that is replaced as a whole.
     pub tables: Vec<(&'static str, Vec<u8>)>,
     /// Rows in all of them.
     pub rows: u64,
@@ -244,12 +242,13 @@ impl Replica {
             touched_at.resize(ledger.accounts().count() as usize, 0);
             for account in touched(outcome) {
                 if std::mem::replace(&mut touched_at[account as usize], chunk_number) != chunk_number {
-                    rows.accounts.push(account);
+                    rows.touch(account);
                 }
             }
         })?;
         self.touched = touched_at;
-        Ok(Some(rows.finish(&self.ledger, first, business_date, self.hash())))
+        let (tables, rows) = rows.finish(&self.ledger, first);
+        Ok(Some(Chunk { first, last: self.ledger.position(), business_date, tables, rows, hash: self.hash() }))
     }
 
     /// Every account: number, kind, owner, balance, holds.
@@ -258,184 +257,8 @@ impl Replica {
         let accounts = self.ledger.accounts();
         let one = |account| {
             let (kind, owner) = self.ledger.owner_names(accounts.owner(account));
-            (account, kind, owner, accounts.balance(account), 0)
+            (account, kind, owner, accounts.balance(account), self.ledger.held_of(account))
         };
         (0..accounts.count()).map(one).collect()
-    }
-}
-
-/// Rows while they are gathered.
-struct Rows {
-    transactions: CopyStream,
-    postings: CopyStream,
-    actions: CopyStream,
-    accounts: Vec<u32>,
-    merchants: BTreeSet<u32>,
-    terminals: BTreeSet<u32>,
-    cards: BTreeSet<u32>,
-}
-
-impl Rows {
-    fn new(records: u64) -> Self {
-        let capacity = records as usize;
-        Self {
-            transactions: CopyStream::new(18, capacity * 220),
-            postings: CopyStream::new(6, capacity * 60),
-            actions: CopyStream::new(4, 0),
-            accounts: Vec::new(),
-            merchants: BTreeSet::new(),
-            terminals: BTreeSet::new(),
-            cards: BTreeSet::new(),
-        }
-    }
-
-    fn add(&mut self, ledger: &Ledger, decoded: &Decoded<'_>, outcome: &Outcome) {
-        if let Some(request) = decoded.command.request() {
-            self.transaction(ledger, decoded, request, outcome);
-        }
-        let registry = ledger.registry();
-        match &decoded.command {
-            Command::Merchant { id, .. } => self.merchants.extend(registry.merchants.find(id)),
-            Command::Terminal { id, .. } => self.terminals.extend(registry.terminals.find(id)),
-            Command::Card { number, .. } => self.cards.extend(registry.cards.find(number)),
-            Command::SignOn { request, .. } | Command::SignOff(request) => {
-                self.terminals.insert(request.identity.terminal());
-            }
-            Command::Policy(policy) => {
-                let detail = format!("amount_max {} fen, identity_days {}", policy.amount_max, policy.identity_days);
-                self.action(ledger, decoded, &detail);
-            }
-            Command::Cutover(date) => self.action(ledger, decoded, &date.to_string()),
-            Command::Imported { file, rows } => self.action(ledger, decoded, &format!("{file}, {rows} rows")),
-            _ => {}
-        }
-        for (line, movement) in (1..).zip(outcome.movements.as_slice()) {
-            self.postings
-                .row()
-                .i64(ledger.position().cast_signed())
-                .date(ledger.business_date())
-                .i16(line)
-                .i32(movement.debit.cast_signed())
-                .i32(movement.credit.cast_signed())
-                .i64(movement.amount.cast_signed())
-                .end();
-        }
-    }
-
-    fn action(&mut self, ledger: &Ledger, decoded: &Decoded<'_>, detail: &str) {
-        let position = ledger.position().cast_signed();
-        self.actions.row().i64(position).timestamptz(decoded.timestamp).text(decoded.command.name()).text(detail).end();
-    }
-
-    fn transaction(&mut self, ledger: &Ledger, decoded: &Decoded<'_>, request: &Request, outcome: &Outcome) {
-        let registry = ledger.registry();
-        let terminal = &registry.terminals[request.identity.terminal()];
-        // A reversal need not name the card: then it is the original's. What it gives back comes from the original's merchant,
-        // whomever the terminal belongs to by now.
-        let original = match &decoded.command {
-            Command::Reversal { original, .. } => ledger.recall(*original).map(|(_, original)| original),
-            _ => None,
-        };
-        let card = request.content.card().or_else(|| original.and_then(|original| original.content.card()));
-        let merchant = original.map_or(terminal.merchant, |original| original.merchant());
-        let holder = card.and_then(|number| registry.cards.find(&number)).map(|index| registry.holder_of(&registry.cards[index]));
-        let time = request.echo.time();
-        self.transactions
-            .row()
-            .i64(ledger.position().cast_signed())
-            .date(ledger.business_date())
-            .timestamptz(decoded.timestamp)
-            .text(decoded.command.name())
-            .text(outcome.response.code())
-            .text(String::from_utf8_lossy(&terminal.id).trim_end())
-            .text(registry.merchants[merchant].id.as_str())
-            .nullable(card, |row, card: CardNumber| row.text(card.digits().as_str()))
-            .nullable(holder, |row, holder| row.text(holder.id.as_str()))
-            .i32(request.identity.stan().cast_signed())
-            .timestamp(request.identity.date, time / 10_000 * 3_600 + time / 100 % 100 * 60 + time % 100)
-            .i64(request.content.amount().unwrap_or(0).cast_signed())
-            .i64(outcome.paid[0].cast_signed())
-            .i64(outcome.paid[1].cast_signed())
-            .nullable(outcome.original.map(u64::cast_signed), Row::i64)
-            .nullable(outcome.after.map(|after| after[0]), Row::i64)
-            .nullable(outcome.after.map(|after| after[1]), Row::i64)
-            .nullable(request.echo.batch().map(u32::cast_signed), Row::i32)
-            .end();
-    }
-
-    fn finish(mut self, ledger: &Ledger, first: u64, business_date: Date, hash: Hash) -> Chunk {
-        let registry = ledger.registry();
-        let mut accounts = CopyStream::new(5, self.accounts.len() * 64);
-        let mut holders = CopyStream::new(3, 0);
-        let mut cards = CopyStream::new(5, 0);
-        let mut merchants = CopyStream::new(5, 0);
-        let mut terminals = CopyStream::new(5, 0);
-        // Whoever is new has accounts that may not have been touched yet.
-        let mut touched: BTreeSet<u32> = std::mem::take(&mut self.accounts).into_iter().collect();
-        for &index in &self.cards {
-            let card = &registry.cards[index];
-            let holder = registry.holder_of(card);
-            touched.extend([holder.purses.cash(), holder.purses.subsidy()]);
-            cards
-                .row()
-                .text(card.number.digits().as_str())
-                .text(holder.id.as_str())
-                .text(card.class.name())
-                .text(card.status.name())
-                .date(card.expires)
-                .end();
-        }
-        let entered: BTreeSet<u32> = self.cards.iter().map(|&card| registry.cards[card].holder).collect();
-        for holder in entered.iter().map(|&holder| &registry.holders[holder]) {
-            holders
-                .row()
-                .text(holder.id.as_str())
-                .i32(holder.purses.cash().cast_signed())
-                .i32(holder.purses.subsidy().cast_signed())
-                .end();
-        }
-        for &index in &self.merchants {
-            let merchant = &registry.merchants[index];
-            touched.insert(merchant.account);
-            merchants
-                .row()
-                .text(merchant.id.as_str())
-                .text(&merchant.name)
-                .text(merchant.category.name())
-                .i32(i32::from(merchant.fee_bp))
-                .i32(merchant.account.cast_signed())
-                .end();
-        }
-        for &index in &self.terminals {
-            let terminal = &registry.terminals[index];
-            terminals
-                .row()
-                .text(String::from_utf8_lossy(&terminal.id).trim_end())
-                .text(registry.merchants[terminal.merchant].id.as_str())
-                .text(terminal.kind.name())
-                .text(terminal.zone.as_str())
-                .bool(terminal.session.current.is_some())
-                .end();
-        }
-        if first == 1 {
-            touched.extend(0..crate::ledger::accounts::House::ALL.len() as u32);
-        }
-        for &account in &touched {
-            let (kind, owner) = ledger.owner_names(ledger.accounts().owner(account));
-            accounts.row().i32(account.cast_signed()).text(kind).text(owner).i64(ledger.accounts().balance(account)).i64(0).end();
-        }
-        let streams = [
-            ("transaction", self.transactions),
-            ("posting", self.postings),
-            ("account", accounts),
-            ("cardholder", holders),
-            ("card", cards),
-            ("merchant", merchants),
-            ("terminal", terminals),
-            ("operator_action", self.actions),
-        ];
-        let rows = streams.iter().map(|(_, stream)| stream.rows()).sum();
-        let tables = streams.into_iter().filter_map(|(name, stream)| stream.finish().map(|bytes| (name, bytes))).collect();
-        Chunk { first, last: ledger.position(), business_date, tables, rows, hash }
     }
 }

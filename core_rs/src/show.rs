@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use crate::card_number::CardNumber;
 use crate::ledger::Ledger;
-use crate::ledger::registry::{Card, MerchantId, Terminal};
+use crate::ledger::batches::Total;
+use crate::ledger::registry::{Card, CardClass, Category, MerchantId, Terminal};
 
 /// The kinds of party that can be shown.
 pub const KINDS: [&str; 3] = ["card", "terminal", "merchant"];
@@ -29,7 +30,7 @@ pub fn show(ledger: &Ledger, kind: &str, identifier: &str) -> Option<Value> {
                 "merchant": merchant.id.as_str(),
                 "name": merchant.name,
                 "category": merchant.category.name(),
-                "takes_subsidy": merchant.category.takes_subsidy(),
+                "takes_subsidy": takes_subsidy(ledger, merchant.category),
                 "fee_bp": merchant.fee_bp,
                 "account": merchant.account,
                 "balance": ledger.accounts().balance(merchant.account),
@@ -40,9 +41,35 @@ pub fn show(ledger: &Ledger, kind: &str, identifier: &str) -> Option<Value> {
     }
 }
 
+/// Whether merchants of this category take the subsidy purse, by class of card.
+fn takes_subsidy(ledger: &Ledger, category: Category) -> Value {
+    let takes = |&class: &CardClass| Value::from(ledger.rules().terms(class, category).takes_subsidy);
+    CardClass::ALL.iter().map(|class| (class.name().to_owned(), takes(class))).collect()
+}
+
 fn card(ledger: &Ledger, card: &Card) -> Value {
-    let holder = ledger.registry().holder_of(card);
+    let registry = ledger.registry();
+    let holder = registry.holder_of(card);
     let [cash, subsidy] = ledger.available(holder.purses);
+    let holds = ledger.holds().rows().filter(|(_, hold)| hold.holder == card.holder).map(|(position, hold)| {
+        json!({
+            "position": position,
+            "amount": hold.amount,
+            "terminal": name(&registry.terminals[hold.terminal]),
+            "since": hold.timestamp / 1_000_000,
+        })
+    });
+    let loans = ledger
+        .loans()
+        .rows()
+        .filter(|(_, loan)| loan.holder == card.holder)
+        .map(|(item, loan)| json!({ "item": item, "position": loan.position, "business_date": loan.date.to_string() }));
+    let tries = ledger.pin_tries(&card.number);
+    let pin = match ledger.pin_verification(&card.number) {
+        None => "none",
+        Some(_) if tries >= ledger.policy().pin_tries_max => "locked",
+        Some(_) => "set",
+    };
     json!({
         "card": card.number.digits().as_str(),
         "holder": holder.id.as_str(),
@@ -53,19 +80,35 @@ fn card(ledger: &Ledger, card: &Card) -> Value {
         "subsidy": ledger.accounts().balance(holder.purses.subsidy()),
         "available_cash": cash,
         "available_subsidy": subsidy,
-        "holds": ledger.accounts().balance(holder.purses.cash()) - cash,
+        "holds": ledger.held_of(holder.purses.cash()),
+        "open_holds": holds.collect::<Vec<_>>(),
+        "loans": loans.collect::<Vec<_>>(),
+        "pin": pin,
+        "pin_tries": tries,
         "last_activity": (card.last_activity > 0).then_some(card.last_activity),
         "position": ledger.position(),
     })
 }
 
+fn name(terminal: &Terminal) -> String {
+    String::from_utf8_lossy(terminal.id.trim_ascii_end()).into_owned()
+}
+
 fn terminal(ledger: &Ledger, terminal: &Terminal) -> Value {
+    let totals = &terminal.totals;
+    let total = |total: &Total| json!({ "number": total.number, "amount": total.amount });
     json!({
-        "terminal": String::from_utf8_lossy(&terminal.id).trim_end(),
+        "terminal": name(terminal),
         "merchant": ledger.registry().merchants[terminal.merchant].id.as_str(),
         "kind": terminal.kind.name(),
+        "standing": terminal.standing.name(),
         "zone": terminal.zone.as_str(),
         "signed_on": terminal.session.current.is_some(),
+        "open_batch": terminal.batch,
+        "debits": total(&totals.debits),
+        "debit_reversals": total(&totals.debit_reversals),
+        "credits": total(&totals.credits),
+        "credit_reversals": total(&totals.credit_reversals),
         "last_activity": (terminal.last_activity > 0).then_some(terminal.last_activity / 1_000_000),
         "position": ledger.position(),
     })

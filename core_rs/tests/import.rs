@@ -408,3 +408,38 @@ fn a_pin_is_set_and_forgets_wrong_ones() {
         assert!(!record.windows(3).any(|bytes| bytes == [0x90, 0x81, 0x72]), "a PIN is never written down");
     }
 }
+
+#[test]
+fn a_suspended_terminal_may_nothing_until_it_works_again() {
+    const HEADER: &str = "terminal_id,standing";
+    let mut authorizer = college(Memory::default());
+    let mut till = Terminal::new("POS00001", 1);
+    till.sign_on(&mut authorizer, 1);
+    assert_eq!(ask(&mut authorizer, &till.purchase(2, "1001", 100), Some(till.key())).code(), "00");
+
+    let suspended = format!("{HEADER}\nPOS00001,suspended\n");
+    let report = take(&mut authorizer, &suspended);
+    assert_eq!((report.kind, counts(&report)), ("standings", [1, 0, 1, 0]));
+    assert_eq!(counts(&take(&mut authorizer, &suspended)), [1, 0, 0, 1]);
+    for draft in [till.purchase(3, "1001", 100), till.purchase(2, "1001", 100), till.reversal(4, 2)] {
+        let answer = ask(&mut authorizer, &draft, Some(till.key()));
+        assert_eq!((answer.code().as_str(), answer.text(37)), ("58", None), "{draft:?}");
+        assert!(answer.is_proved_by(till.key()));
+    }
+    assert_eq!(ask(&mut authorizer, &till.sign_on_draft(5), Some(&till.sign_on_key)).code(), "58");
+    // Its merchant's file does not bring it back.
+    take(&mut authorizer, TERMINALS);
+    assert_eq!(ask(&mut authorizer, &till.purchase(3, "1001", 100), Some(till.key())).code(), "58");
+    replayed(&authorizer);
+
+    take(&mut authorizer, &format!("{HEADER}\nPOS00001,active\n"));
+    assert_eq!(ask(&mut authorizer, &till.purchase(3, "1001", 100), Some(till.key())).code(), "00");
+    for (row, field, reason) in [
+        ("POS00099,active", "terminal_id", "terminal POS00099 is not known; import the terminals first"),
+        ("POS00001,stolen", "standing", "\"stolen\" is not one of active, suspended"),
+        ("POS00001,active\nPOS00001,suspended", "terminal_id", "POS00001 stands on line 2 already"),
+    ] {
+        let error = refusal(&mut authorizer, format!("{HEADER}\n{row}\n").as_bytes());
+        assert!(error.contains(&format!("field {field}: {reason}")), "{error}");
+    }
+}

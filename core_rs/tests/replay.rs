@@ -5,7 +5,7 @@ mod college;
 use std::path::Path;
 use std::sync::Arc;
 
-use college::world::{Step, World, replaying, step};
+use college::world::{RECORD_KINDS, Step, World, everything, replaying, step};
 use college::{AMOUNT_MAX, IDENTITY_DAYS};
 use proptest::prelude::*;
 use switch_core::calendar::Date;
@@ -17,7 +17,7 @@ use switch_core::ledger::batches::Totals;
 use switch_core::ledger::identities::{Content, Echo, Identity};
 use switch_core::ledger::record::{decode, encode};
 use switch_core::ledger::registry::{
-    Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalKind, Zone,
+    Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalKind, TerminalStanding, Zone,
 };
 use switch_core::ledger::rule::{Rule, RuleKind};
 use switch_core::ledger::rules::Rules;
@@ -53,11 +53,14 @@ fn command() -> impl Strategy<Value = Command<'static>> {
     let text = || prop::sample::select(&["", "North canteen", "\u{5317}\u{98df}\u{5802}"][..]);
     let digits = "[0-9]{1,19}".prop_map(|digits| CardNumber::from_digits(digits.as_bytes()).expect("a card number"));
     prop_oneof![
-        (any::<u32>(), any::<u16>()).prop_map(|(amount_max, identity_days)| Command::Policy(Policy {
-            amount_max,
-            identity_days,
-            ..Policy::default()
-        })),
+        (any::<u32>(), any::<u16>(), any::<u16>(), any::<u8>()).prop_map(
+            |(amount_max, identity_days, hold_hours, pin_tries_max)| Command::Policy(Policy {
+                amount_max,
+                identity_days,
+                hold_hours,
+                pin_tries_max
+            })
+        ),
         any::<u16>().prop_map(|day| Command::Cutover(Date(day))),
         ("[ -~]{0,15}", text(), one_of(Category::ALL), any::<u16>()).prop_map(|(id, name, category, fee_bp)| {
             Command::Merchant { id: MerchantId::new(&id).expect("short"), name, category, fee_bp }
@@ -136,6 +139,7 @@ fn one_more_command() -> impl Strategy<Value = Command<'static>> {
             verification
         }),
         any::<u64>().prop_map(|hold| Command::Lapse { hold }),
+        (any::<[u8; 8]>(), one_of(TerminalStanding::ALL)).prop_map(|(id, standing)| Command::Standing { id, standing }),
         (request(), any::<u64>()).prop_map(|(request, original)| Command::Completion { request, original }),
         (request(), any::<u64>()).prop_map(|(request, original)| Command::Void { request, original }),
         (request(), any::<u64>()).prop_map(|(request, original)| Command::Refund { request, original }),
@@ -309,27 +313,13 @@ proptest! {
 
 // --- records that are not right ---
 
-/// A journal with many kinds of records, and them.
+/// A journal with every kind of record, and them.
 fn filled() -> (MemoryStorage, Vec<Vec<u8>>) {
     let memory = MemoryStorage::new(DISK_BYTES);
     Journal::create_on(&memory, IDENTITY, &OPTIONS).expect("an empty disk");
     let storage: Arc<dyn Storage> = Arc::new(memory.clone());
     let mut world = World::new(Journal::open_on(&storage, &OPTIONS, &mut |_, _| Ok(())).expect("an empty journal"));
-    let steps = [
-        Step::Purchase(0, 1, 0, 600),
-        Step::Flush,
-        Step::Purchase(0, 2, 3, 1),
-        Step::Reversal(0, 1, 1),
-        Step::Reversal(0, 2, 9),
-        Step::Unknown(1, 1),
-        Step::Flush,
-        Step::NextDay,
-        Step::SignOff(0),
-        Step::Flush,
-    ];
-    for step in &steps {
-        world.take(step);
-    }
+    everything().iter().for_each(|step| world.take(step));
     drop(world);
     let mut records = Vec::new();
     inspect(&storage, &mut |_, record| {
@@ -338,7 +328,7 @@ fn filled() -> (MemoryStorage, Vec<Vec<u8>>) {
     })
     .expect("a sound journal");
     let kinds: std::collections::BTreeSet<u8> = records.iter().map(|record| record[0]).collect();
-    assert_eq!(kinds.len(), 10, "many kinds of records");
+    assert_eq!(kinds.len(), RECORD_KINDS, "every kind of record: {kinds:?}");
     (memory, records)
 }
 
@@ -359,6 +349,9 @@ fn a_record_with_another_outcome_is_refused() {
             Outcome { after: right.after.map_or(Some([0, 0]), |[cash, subsidy]| Some([cash, subsidy - 1])), ..right.clone() },
             Outcome { after: right.after.map_or(Some([0, 0]), |_| None), ..right.clone() },
             Outcome { original: right.original.map_or(Some(1), |original| Some(original + 1)), ..right.clone() },
+            Outcome { flag: right.flag.map_or(Some(Response::CardLost), |_| None), ..right.clone() },
+            Outcome { flag: Some(Response::InvalidAmount), ..right.clone() },
+            Outcome { totals: right.totals.as_ref().map_or_else(|| Some(Box::default()), |_| None), ..right.clone() },
         ];
         for wrong in wrong {
             let mut ledger = Ledger::new();
@@ -372,7 +365,7 @@ fn a_record_with_another_outcome_is_refused() {
             refused += 1;
         }
     }
-    assert_eq!(refused, records.len() * 6);
+    assert_eq!(refused, records.len() * 9);
 }
 
 #[test]
@@ -587,7 +580,9 @@ fn verify_names_the_first_record_that_breaks_a_rule() {
 
 #[test]
 fn verify_names_the_first_record_that_cannot_be_trusted() {
-    let (_, records) = filled();
+    let (_, mut records) = filled();
+    // All of them in one segment.
+    records.truncate(40);
     let folder = forged(&records);
     let file = folder.path().join("00000001.segment");
     let content = std::fs::read(&file).expect("a segment");

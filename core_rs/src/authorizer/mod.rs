@@ -23,7 +23,7 @@ use crate::journal::Journal;
 use crate::ledger::hotlist::Readings;
 use crate::ledger::identities::{Content, Deed, Family, Place, Remembered};
 use crate::ledger::record::encode;
-use crate::ledger::registry::{Act, TerminalKind};
+use crate::ledger::registry::{Act, TerminalKind, TerminalStanding};
 use crate::ledger::{Command, Ledger, Outcome, Pin, Policy, Response};
 use crate::limits::{
     CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, DECISION_BYTES_MAX, HOTLIST_PIECE_CARDS_MAX, LAPSES_AT_ONCE, POSITION_MAX,
@@ -571,7 +571,7 @@ impl<L: Log> Authorizer<L> {
             let before = || self.ledger.recall(needs.original.unwrap_or(needs.identity));
             is(named, terminal.merchant) || before().is_some_and(|(_, decided)| is(named, decided.merchant()))
         });
-        own_merchant && kind_may(terminal.kind, operation, particulars)
+        terminal.standing == TerminalStanding::Active && own_merchant && kind_may(terminal.kind, operation, particulars)
     }
 }
 

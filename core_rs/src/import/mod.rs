@@ -1,4 +1,4 @@
-//! Files of merchants, terminals and cards, of the policy's rules, and of PINs.
+//! Files of merchants, terminals and cards, of terminals' standings, of the policy's rules, and of PINs.
 //!
 //! The header line says which of them a file is. A file is read and checked whole against the ledger and against
 //! itself; the first wrong line refuses it with its number, its field and the reason, and nothing of it is applied. Then
@@ -9,12 +9,14 @@
 //! | room | what it holds |
 //! |---|---|
 //! | `parties` | rows of merchants, terminals and cards |
+//! | `standings` | rows of terminals that are suspended or work again |
 //! | `policy` | rows of rules, which stand for all rules there are |
 //! | `pins` | rows of PINs |
 
 mod parties;
 mod pins;
 mod policy;
+mod standings;
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -25,7 +27,9 @@ use serde::Serialize;
 use crate::authorizer::{Authorizer, Log};
 use crate::calendar::{Date, Timestamp};
 use crate::card_number::CardNumber;
-use crate::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalId, TerminalKind, Zone};
+use crate::ledger::registry::{
+    CardClass, CardStatus, Category, HolderId, MerchantId, TerminalId, TerminalKind, TerminalStanding, Zone,
+};
 use crate::ledger::rules::Rules;
 use crate::ledger::{Command, Label};
 use crate::limits::{IMPORT_BYTES_MAX, POSITION_MAX};
@@ -42,18 +46,20 @@ enum Kind {
     Merchants,
     Terminals,
     Cards,
+    Standings,
     Policy,
     Pins,
 }
 
 impl Kind {
-    const ALL: [Self; 5] = [Self::Merchants, Self::Terminals, Self::Cards, Self::Policy, Self::Pins];
+    const ALL: [Self; 6] = [Self::Merchants, Self::Terminals, Self::Cards, Self::Standings, Self::Policy, Self::Pins];
 
     fn name(self) -> &'static str {
         match self {
             Self::Merchants => "merchants",
             Self::Terminals => "terminals",
             Self::Cards => "cards",
+            Self::Standings => "standings",
             Self::Policy => "policy",
             Self::Pins => "pins",
         }
@@ -64,6 +70,7 @@ impl Kind {
             Self::Merchants => &["merchant_id", "name", "category", "fee_bp"],
             Self::Terminals => &["terminal_id", "merchant_id", "kind", "zone", "key"],
             Self::Cards => &["card_number", "holder_id", "class", "status", "expires", "cash", "subsidy"],
+            Self::Standings => &["terminal_id", "standing"],
             Self::Policy => &["rule", "class", "category", "zone", "days", "from", "to", "value"],
             Self::Pins => &["card_number", "pin"],
         }
@@ -75,7 +82,7 @@ impl Kind {
 pub struct Report {
     /// The file's name.
     pub file: String,
-    /// merchants, terminals, cards, policy or pins.
+    /// merchants, terminals, cards, standings, policy or pins.
     pub kind: &'static str,
     /// Rows in it.
     pub rows: u32,
@@ -96,6 +103,7 @@ enum Row {
     Merchant { id: MerchantId, name: String, category: Category, fee_bp: u16 },
     Terminal { id: TerminalId, merchant: u32, kind: TerminalKind, zone: Zone, wrapped_key: [u8; 24] },
     Card { number: CardNumber, holder: HolderId, class: CardClass, status: CardStatus, expires: Date, opening: [i64; 2] },
+    Standing { id: TerminalId, standing: TerminalStanding },
     Rules(Box<Rules>),
     Pin { number: CardNumber, verification: [u8; 16] },
 }
@@ -108,6 +116,7 @@ impl Row {
             Self::Card { number, holder, class, status, expires, opening } => {
                 Command::Card { number, holder, class, status, expires, opening }
             }
+            Self::Standing { id, standing } => Command::Standing { id, standing },
             Self::Rules(ref rules) => Command::Rules(rules.clone()),
             Self::Pin { number, verification } => Command::Pin { number, verification },
         }
@@ -157,6 +166,7 @@ pub fn import<L: Log>(authorizer: &mut Authorizer<L>, now: Timestamp, file: &str
     let mut table = File::open(file, content)?;
     let plan = match table.kind {
         Kind::Merchants | Kind::Terminals | Kind::Cards => parties::plan(&mut table, authorizer),
+        Kind::Standings => standings::plan(&mut table, authorizer.ledger()),
         Kind::Policy => policy::plan(&mut table, authorizer.ledger().rules()),
         Kind::Pins => pins::plan(&mut table, authorizer),
     }?;
@@ -275,6 +285,13 @@ impl<'a> Fields<'a> {
         let text = self.text(field);
         let label = Label::new(text).filter(|_| !text.is_empty());
         label.ok_or_else(|| (field, format!("{text:?} is not 1 to {N} printable ASCII characters")))
+    }
+
+    fn terminal_id(self, field: usize) -> Result<TerminalId, Wrong> {
+        let label: Label<8> = self.label(field)?;
+        let mut id = *b"        ";
+        id[..label.as_bytes().len()].copy_from_slice(label.as_bytes());
+        Ok(id)
     }
 
     fn one_of<T: Copy>(self, field: usize, all: &[T], name: fn(T) -> &'static str) -> Result<T, Wrong> {

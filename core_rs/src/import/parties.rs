@@ -74,10 +74,8 @@ impl Checker<'_> {
     }
 
     fn terminal(&mut self, line: u64, fields: Fields<'_>, wrap: impl Fn(&MasterKey) -> [u8; 24]) -> Result<(Row, Change), Wrong> {
-        let label: crate::ledger::Label<8> = fields.label(0)?;
-        self.once.see(line, label.as_str())?;
-        let mut id = *b"        ";
-        id[..label.as_str().len()].copy_from_slice(label.as_str().as_bytes());
+        let id = fields.terminal_id(0)?;
+        self.once.see(line, fields.text(0))?;
         let registry = self.ledger.registry();
         let merchant_id: MerchantId = fields.label(1)?;
         let merchant = registry

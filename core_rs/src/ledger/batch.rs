@@ -17,8 +17,9 @@ impl Ledger {
         }
     }
 
-    /// The switch's totals of a batch.
-    fn totals(&self, terminal: u32, batch: u32) -> Totals {
+    /// The switch's totals of a batch; nothing where it is not known.
+    #[must_use]
+    pub fn totals(&self, terminal: u32, batch: u32) -> Totals {
         let row = &self.registry.terminals[terminal];
         if row.batch == batch { row.totals } else { self.batches.totals(terminal, batch) }
     }

@@ -4,7 +4,7 @@ use super::accounts::AccountId;
 use super::batches::Totals;
 use super::identities::{Content, Echo, Identity, Place};
 use super::registry::{
-    Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalId, TerminalKind, Zone,
+    Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalId, TerminalKind, TerminalStanding, Zone,
 };
 use super::response::Response;
 use super::rules::Rules;
@@ -109,6 +109,13 @@ pub enum Command<'a> {
         expires: Date,
         /// Opening balances, cash and subsidy, in fen.
         opening: [i64; 2],
+    },
+    /// A terminal is suspended, or works again.
+    Standing {
+        /// DE41.
+        id: TerminalId,
+        /// Whether it may work.
+        standing: TerminalStanding,
     },
     /// These rules are in force from here on, in the place of all before.
     Rules(Box<Rules>),
@@ -292,6 +299,7 @@ impl Command<'_> {
             Self::Merchant { .. } => "merchant",
             Self::Terminal { .. } => "terminal",
             Self::Card { .. } => "card",
+            Self::Standing { .. } => "standing",
             Self::Rules(_) => "rules",
             Self::Pin { .. } => "pin",
             Self::Lapse { .. } => "lapse",

@@ -71,6 +71,9 @@ impl Ledger {
         if amount > u64::from(self.policy.amount_max) {
             return self.remembered(position, request, Response::InvalidAmount, outcome);
         }
+        if self.names_nobody(request) {
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        }
         let Some(hold) = self.original(request, original, |deed| deed == Deed::Hold) else {
             return self.remembered(position, request, Response::OriginalNotFound, outcome);
         };

@@ -30,6 +30,8 @@ pub struct Holds {
     open: BTreeMap<u64, Hold>,
     /// What is held of each holder, where anything is.
     held: BTreeMap<u32, u64>,
+    /// The one that ended last: whoever tells of its end, right after it, still has to say what it was. No part of the state.
+    ended: Option<(u64, Hold)>,
 }
 
 impl Holds {
@@ -46,7 +48,14 @@ impl Holds {
         if *held == 0 {
             self.held.remove(&hold.holder);
         }
+        self.ended = Some((position, hold));
         Some(hold)
+    }
+
+    /// The hold with this transaction number, if it is the one that ended last.
+    #[must_use]
+    pub fn just_ended(&self, position: u64) -> Option<&Hold> {
+        self.ended.as_ref().filter(|(ended, _)| *ended == position).map(|(_, hold)| hold)
     }
 
     /// What is held of a holder's cash purse, in fen.
@@ -77,7 +86,8 @@ impl Holds {
     }
 
     /// All of them, by transaction number.
-    pub(super) fn rows(&self) -> impl ExactSizeIterator<Item = (u64, Hold)> {
+    #[must_use]
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = (u64, Hold)> {
         self.open.iter().map(|(&position, &hold)| (position, hold))
     }
 
@@ -114,9 +124,10 @@ mod tests {
         holds.add(6, hold(2, 1, 110));
         assert_eq!((holds.held(1), holds.held(2), holds.held(3)), (700, 1, 0));
         assert_eq!((holds.due(99), holds.due(100)), (None, Some(3)));
-        assert_eq!(holds.remove(3), Some(hold(1, 500, 100)));
+        assert_eq!((holds.remove(3), holds.just_ended(3)), (Some(hold(1, 500, 100)), Some(&hold(1, 500, 100))));
         assert_eq!((holds.remove(3), holds.held(1), holds.due(90)), (None, 200, Some(5)));
         holds.remove(5);
         assert_eq!((holds.held(1), holds.count()), (0, 1));
+        assert_eq!((holds.just_ended(3), holds.just_ended(5).map(|hold| hold.amount)), (None, Some(200)));
     }
 }

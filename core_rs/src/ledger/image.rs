@@ -26,7 +26,7 @@ use super::pins::Pins;
 use super::presence::Presence;
 use super::registry::{
     Card, CardClass, CardStatus, Category, Holder, HolderId, Keyed, Merchant, MerchantId, NONE, Purses, Registry, Table, Terminal,
-    TerminalKind, Zone,
+    TerminalKind, TerminalStanding, Zone,
 };
 use super::rules::Rules;
 use super::shelf::Shelf;
@@ -168,6 +168,7 @@ impl Ledger {
             row.bytes(&terminal.id);
             row.u32(terminal.merchant);
             row.u8(terminal.kind as u8);
+            row.u8(terminal.standing as u8);
             row.text(terminal.zone.as_str());
             row.bytes(&terminal.wrapped_key);
             put_nonces(row, terminal.session.current);
@@ -256,8 +257,10 @@ impl Ledger {
         for _ in 0..days {
             let date = reader.one("day", day)?;
             let mut shelf = Shelf::default();
+            let mut extras = 0;
             reader.section("decisions", |row| {
                 let entry = Remembered::take(row)?;
+                extras += usize::from(entry.has_extra);
                 let named = (entry.terminal() as usize) < registry.terminals.rows().len()
                     && (entry.merchant() as usize) < registry.merchants.rows().len()
                     && entry.position() <= position;
@@ -272,6 +275,9 @@ impl Ledger {
                 let (index, extra) = (row.u32()?, Extra::take(row, cards)?);
                 shelf.restore_extra(index, extra)
             })?;
+            if shelf.extras().len() != extras {
+                return Err("one of its decisions lacks its rest".to_owned());
+            }
             identities.put(date, shelf);
         }
         let payees = Self::find_payees(&accounts);
@@ -340,6 +346,7 @@ fn read_registry(reader: &mut Reader<'_>, accounts: &Accounts) -> Result<Registr
             id: row.array()?,
             merchant: row.u32()?,
             kind: TerminalKind::from_number(row.u8()?)?,
+            standing: TerminalStanding::from_number(row.u8()?)?,
             zone: Zone::new(row.text()?)?,
             wrapped_key: row.array()?,
             session: Session { current: take_nonces(row)?, previous: take_nonces(row)? },

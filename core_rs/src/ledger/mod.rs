@@ -56,7 +56,7 @@ use loans::Loans;
 use pins::Pins;
 use presence::Presence;
 use refund::Original;
-use registry::{Card, CardStatus, Holder, HolderId, Merchant, NONE, Purses, Registry, Terminal};
+use registry::{Card, CardStatus, Holder, HolderId, Merchant, NONE, Purses, Registry, Terminal, TerminalStanding};
 use rules::Rules;
 use usage::{Sale, Usage};
 
@@ -308,6 +308,15 @@ impl Ledger {
         self.registry.cards.find(number).map_or(0, |card| self.pins.tries(card))
     }
 
+    /// What is held of an account, in fen: of a cash purse alone anything can be.
+    #[must_use]
+    pub fn held_of(&self, account: AccountId) -> i64 {
+        match self.accounts.owner(account) {
+            Owner::Cash(holder) => self.holds.held(holder).cast_signed(),
+            _ => 0,
+        }
+    }
+
     /// Whether an advice that is dated outside the window was written down already.
     #[must_use]
     pub fn is_late_known(&self, identity: identities::Identity) -> bool {
@@ -390,6 +399,10 @@ impl Ledger {
                 self.forget();
             }
             Command::Cutover(date) => self.cut_over(*date),
+            Command::Standing { id, standing } => {
+                let terminal = self.registry.terminals.find(id).expect("a suspended terminal is known");
+                self.registry.terminals.row_mut(terminal).standing = *standing;
+            }
             Command::Rules(rules) => {
                 self.usage.follow(&self.rules, rules);
                 self.rules = (**rules).clone();
@@ -505,7 +518,9 @@ impl Ledger {
                     None => {
                         let session = Session::default();
                         let (last_activity, batch, totals) = (0, 1, Totals::default());
-                        let terminal = Terminal { id, merchant, kind, zone, wrapped_key, session, last_activity, batch, totals };
+                        let standing = TerminalStanding::Active;
+                        let terminal =
+                            Terminal { id, merchant, kind, standing, zone, wrapped_key, session, last_activity, batch, totals };
                         self.registry.terminals.add(terminal);
                     }
                 }

@@ -10,7 +10,9 @@ use super::batches::Totals;
 use super::bytes::{Decoder, Encoder};
 use super::command::{Command, Outcome, Pin, PurseChoice, Request};
 use super::identities::{Content, Echo, Identity};
-use super::registry::{Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalKind, Zone};
+use super::registry::{
+    Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalKind, TerminalStanding, Zone,
+};
 use super::response::Response;
 use super::rules::Rules;
 use crate::calendar::{Date, Timestamp};
@@ -28,6 +30,7 @@ const PIN: u8 = 8;
 const LAPSE: u8 = 9;
 /// [`POLICY`] with the limits of holds and PINs.
 const LIMITS: u8 = 10;
+const STANDING: u8 = 11;
 const SIGN_ON: u8 = 16;
 const SIGN_OFF: u8 = 17;
 const PURCHASE: u8 = 18;
@@ -84,6 +87,7 @@ fn kind_of(command: &Command<'_>) -> u8 {
         Command::Merchant { .. } => MERCHANT,
         Command::Terminal { .. } => TERMINAL,
         Command::Card { .. } => CARD,
+        Command::Standing { .. } => STANDING,
         Command::Rules(_) => RULES,
         Command::Pin { .. } => PIN,
         Command::Lapse { .. } => LAPSE,
@@ -134,6 +138,10 @@ fn put_own(encoder: &mut Encoder<'_>, command: &Command<'_>) {
             encoder.u16(expires.0);
             encoder.u64(opening[0].cast_unsigned());
             encoder.u64(opening[1].cast_unsigned());
+        }
+        Command::Standing { id, standing } => {
+            encoder.bytes(id);
+            encoder.u8(*standing as u8);
         }
         Command::Rules(rules) => rules.put(encoder),
         Command::Pin { number, verification } => {
@@ -304,6 +312,7 @@ fn take_own<'a>(decoder: &mut Decoder<'a>, kind: u8) -> Option<Command<'a>> {
             expires: Date(decoder.u16()?),
             opening: [decoder.u64()?.cast_signed(), decoder.u64()?.cast_signed()],
         },
+        STANDING => Command::Standing { id: decoder.array()?, standing: TerminalStanding::from_number(decoder.u8()?)? },
         RULES => Command::Rules(Box::new(Rules::take(decoder)?)),
         PIN => Command::Pin { number: CardNumber::from_packed(decoder.u64()?)?, verification: decoder.array()? },
         LAPSE => Command::Lapse { hold: decoder.u64()? },

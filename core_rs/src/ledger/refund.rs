@@ -61,6 +61,11 @@ impl Original {
 }
 
 impl Ledger {
+    /// Whether the request names a card that is not known.
+    pub(super) fn names_nobody(&self, request: &Request) -> bool {
+        request.content.card().is_some_and(|number| self.registry.cards.find(&number).is_none())
+    }
+
     /// The decision with this transaction number, if it was approved, did one of these deeds, and concerns the merchant of the
     /// request's terminal and the request's card.
     pub(super) fn original(&self, request: &Request, position: u64, is_meant: impl Fn(Deed) -> bool) -> Option<Original> {
@@ -75,10 +80,18 @@ impl Ledger {
 
     /// The decision at this place with the card that it touched; `None` where it touched none.
     pub(super) fn original_at(&self, place: Place) -> Option<Original> {
+        let card = self.card_of(place)?;
         let decided = self.identities.get(place);
         let extra = self.identities.extra(place).filter(|_| decided.has_extra).cloned().unwrap_or_default();
-        let card = extra.card.or_else(|| self.registry.cards.find(&decided.content.card()?))?;
         Some(Original { place, decided, extra, card })
+    }
+
+    /// The index of the card that the decision at this place was about, whether its message named it or what it refers to did.
+    #[must_use]
+    pub fn card_of(&self, place: Place) -> Option<u32> {
+        let decided = self.identities.get(place);
+        let touched = self.identities.extra(place).filter(|_| decided.has_extra).and_then(|extra| extra.card);
+        touched.or_else(|| self.registry.cards.find(&decided.content.card()?))
     }
 
     pub(super) fn purses_of(&self, card: u32) -> Purses {
@@ -91,6 +104,9 @@ impl Ledger {
             return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         let is_meant = |deed| matches!(deed, Deed::Purchase | Deed::OfflineSale);
+        if self.names_nobody(request) {
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        }
         let Some(sale) = self.original(request, original, is_meant) else {
             return self.remembered(position, request, Response::OriginalNotFound, outcome);
         };
@@ -115,6 +131,9 @@ impl Ledger {
         }
         if amount == 0 || amount > u64::from(self.policy.amount_max) {
             return self.remembered(position, request, Response::InvalidAmount, outcome);
+        }
+        if self.names_nobody(request) {
+            return self.remembered(position, request, Response::NoSuchCard, outcome);
         }
         let Some(sale) = self.original(request, original, Deed::is_sale) else {
             return self.remembered(position, request, Response::OriginalNotFound, outcome);

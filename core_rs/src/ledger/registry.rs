@@ -99,6 +99,16 @@ named! {
 }
 
 named! {
+    /// Whether a terminal may work.
+    TerminalStanding {
+        /// It may.
+        Active = 1 "active",
+        /// It may not: it was stolen, or is under repair.
+        Suspended = 2 "suspended",
+    }
+}
+
+named! {
     /// Whom a card is for.
     CardClass {
         /// Staff.
@@ -232,6 +242,8 @@ pub struct Terminal {
     pub merchant: u32,
     /// What it is.
     pub kind: TerminalKind,
+    /// Whether it may work.
+    pub standing: TerminalStanding,
     /// Where it stands.
     pub zone: Zone,
     /// Its master key, wrapped under the switch's key encryption key (RFC 3394).
@@ -425,6 +437,7 @@ mod tests {
             id: id(number),
             merchant: 0,
             kind: TerminalKind::Pos,
+            standing: TerminalStanding::Active,
             zone: Zone::new("").unwrap(),
             wrapped_key: [0; 24],
             session: Session::default(),

@@ -229,7 +229,7 @@ impl Remembered {
         row.u32(self.subsidy);
         row.u16(self.business_date.0);
         row.u8(self.response as u8);
-        row.u8(self.state as u8 | (self.deed as u8) << 2);
+        row.u8(self.state as u8 | (self.deed as u8) << 2 | u8::from(self.has_extra) << 6);
     }
 
     /// From the state's image.
@@ -249,7 +249,8 @@ impl Remembered {
             has_extra: false,
         };
         let became = row.u8()?;
-        Some(Self { deed: Deed::from_number(became >> 2)?, state: State::from_number(became & 3)?, ..entry })
+        let (deed, state) = (Deed::from_number(became >> 2 & 15)?, State::from_number(became & 3)?);
+        (became < 1 << 7).then_some(Self { deed, state, has_extra: became >> 6 == 1, ..entry })
     }
 }
 

@@ -127,6 +127,9 @@ impl Ledger {
                     return Err("the record opens a purse with more than the campus's accounts can give");
                 }
             }
+            Command::Standing { id, .. } if registry.terminals.find(&id).is_none() => {
+                return Err("the record suspends a terminal that does not exist");
+            }
             Command::Pin { number, .. } if registry.cards.find(&number).is_none() => {
                 return Err("the record gives a PIN to a card that does not exist");
             }

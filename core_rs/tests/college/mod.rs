@@ -17,6 +17,7 @@ use switch_core::iso8583::frame::{self, Split};
 use switch_core::iso8583::{Message, Tpdu, Writer};
 use switch_core::ledger::{Ledger, Policy};
 use switch_core::mac::{KeyEncryptionKey, MacKey, MasterKey};
+use switch_core::pin::PinKey;
 
 /// Noon of 2026-11-22 in Shanghai.
 pub(crate) const NOON: Timestamp = 1_795_320_000_000_000;
@@ -112,6 +113,16 @@ pub(crate) fn card(digits: &str) -> CardNumber {
     CardNumber::from_digits(digits.as_bytes()).expect("a card number")
 }
 
+/// The nonce of every terminal, as its sign-on has it.
+const TERMINAL_NONCE: [u8; 8] = 0x0011_2233_4455_6677_u64.to_be_bytes();
+
+/// The switch's nonce in the answer to a sign-on.
+fn switch_nonce(answer: &Answer) -> [u8; 8] {
+    let private = answer.text(48).expect("DE48 of a sign-on's answer");
+    assert_eq!(&private[..4], "0216");
+    u64::from_str_radix(&private[4..20], 16).expect("hexadecimal").to_be_bytes()
+}
+
 /// A terminal as it stands in the field: its number, its master key, its sessions' keys.
 pub(crate) struct Terminal {
     pub(crate) id: [u8; 8],
@@ -150,10 +161,12 @@ impl Terminal {
 
     /// The session's key that the answer to [`Self::sign_on_draft`] leads to.
     pub(crate) fn session_key(&self, answer: &Answer) -> MacKey {
-        let private = answer.text(48).expect("DE48 of a sign-on's answer");
-        assert_eq!(&private[..4], "0216");
-        let switch_nonce = u64::from_str_radix(&private[4..20], 16).expect("hexadecimal").to_be_bytes();
-        self.master.session_mac_key(&self.id, &0x0011_2233_4455_6677_u64.to_be_bytes(), &switch_nonce)
+        self.master.session_mac_key(&self.id, &TERMINAL_NONCE, &switch_nonce(answer))
+    }
+
+    /// That session's key of PINs.
+    pub(crate) fn pin_key(&self, answer: &Answer) -> PinKey {
+        PinKey::new(&self.master.session_pin_key_bytes(&self.id, &TERMINAL_NONCE, &switch_nonce(answer)))
     }
 
     pub(crate) fn sign_on<L: Log>(&mut self, authorizer: &mut Authorizer<L>, stan: u32) -> Answer {
@@ -212,7 +225,7 @@ impl Draft {
             match element {
                 2 => writer.card_number(card(value)),
                 90 => writer.digits(90, value.as_bytes()),
-                3..=31 | 70 => writer.number(*element, value.parse().expect("digits")),
+                3..=31 | 70 | 74..=77 | 86..=89 => writer.number(*element, value.parse().expect("digits")),
                 _ => writer.text(*element, value.as_bytes()),
             }
         }

@@ -46,6 +46,7 @@ impl Model {
         if amount > i64::from(self.limits.amount_max) {
             return Err("13");
         }
+        self.know_card(asked)?;
         let hold = self.original(asked, &[Kind::Hold]).ok_or("25")?;
         let decided = &self.decisions[&hold];
         let (number, deed) = (decided.position, decided.deed.clone().expect("a hold"));

@@ -276,6 +276,12 @@ impl Model {
         Ok(Effect { deed: Some(deed), ..Effect::default() })
     }
 
+    /// The card that a message need not name is known, where it does.
+    pub(super) fn know_card(&self, asked: &Asked<'_>) -> Result<(), &'static str> {
+        let card = asked.draft.card.as_ref();
+        if card.is_none_or(|card| self.cards.contains_key(card)) { Ok(()) } else { Err("14") }
+    }
+
     /// The decision that DE37 names, if it is one of these kinds, of the terminal's merchant, and of the card named.
     pub(super) fn original(&self, asked: &Asked<'_>, kinds: &[Kind]) -> Option<Identity> {
         let number = asked.draft.number.as_ref()?.parse::<u64>().ok()?;
@@ -307,6 +313,7 @@ impl Model {
     }
 
     pub(super) fn void(&mut self, asked: &Asked<'_>) -> Ruling {
+        self.know_card(asked)?;
         let identity = self.original(asked, &[Kind::Purchase, Kind::OfflineSale]).ok_or("25")?;
         let decided = &self.decisions[&identity];
         let (day, sale) = (decided.day, decided.deed.clone().expect("a sale"));
@@ -321,6 +328,7 @@ impl Model {
 
     pub(super) fn refund(&mut self, asked: &Asked<'_>) -> Ruling {
         let amount = self.amount(asked)?;
+        self.know_card(asked)?;
         let identity = self.original(asked, &[Kind::Purchase, Kind::OfflineSale, Kind::Completion]).ok_or("25")?;
         let number = self.decisions[&identity].position;
         let sale = self.deed(&identity).clone();
