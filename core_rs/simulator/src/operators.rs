@@ -54,7 +54,7 @@ impl World {
             let key = self.rng.u128(..).to_be_bytes();
             terminals.push(Row::Terminal { id, merchant, kind, zone, key });
             let mut terminal = Terminal::new(index, id, kind, key, merchant, connection);
-            if self.rng.u8(..8) == 0 {
+            if self.rng.u8(..12) == 0 {
                 terminal.set_skew([-1, 1, -2, 2, 40, -400][self.rng.usize(..6)]);
             }
             self.terminals.push(terminal);
@@ -64,8 +64,9 @@ impl World {
             ["active", "active", "active", "active", "active", "active", "lost", "frozen", "inactive", "cancelled", "active"];
         let mut cards = Vec::new();
         for (index, status) in statuses.into_iter().enumerate() {
-            let expires = if index == 10 { today - 1 } else { today + [0, 1, 400][self.rng.usize(..3)] };
-            let opening = [self.rng.i64(0..4_000), [0, self.rng.i64(0..3_000)][self.rng.usize(..2)]];
+            let expires = if index == 10 { today - 1 } else { today + [0, 1, 400, 400, 400][self.rng.usize(..5)] };
+            let cash = [0, 300, 4_000, 4_000][self.rng.usize(..4)];
+            let opening = [self.rng.i64(0..=cash), [0, self.rng.i64(0..3_000)][self.rng.usize(..2)]];
             cards.push(self.card_row(index, status, expires, opening));
         }
         cards.push(self.card_row(RICH, "active", today + 400, [RICH_FEN, 0]));
@@ -75,6 +76,10 @@ impl World {
         if self.rng.bool() {
             let rules = self.draw_rules();
             self.take_file(&File::Rules(rules), None)?;
+            let pins = self.draw_pins();
+            if pins != File::Rows(Vec::new()) {
+                self.take_file(&pins, None)?;
+            }
         }
         for _ in 0..10 {
             self.drive()?;
@@ -155,7 +160,7 @@ impl World {
     fn draw_cards(&mut self) -> File {
         let first = self.rng.usize(..CARDS.len() - 1);
         let numbers = if self.rng.bool() { vec![first] } else { vec![first, first + 1] };
-        let day = campus_day(self.now) + [-1, 0, 30][self.rng.usize(..3)];
+        let day = campus_day(self.now) + [-1, 0, 30, 30][self.rng.usize(..4)];
         let mut rows = Vec::new();
         let mut live: BTreeMap<String, String> = BTreeMap::new();
         for card in numbers.into_iter().filter(|card| *card != UNKNOWN) {

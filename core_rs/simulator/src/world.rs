@@ -21,7 +21,7 @@ use crate::disk::{Change, Disk, Fault};
 use crate::model::calendar::{campus_day, day_number};
 use crate::model::request::{Identity, Operation};
 use crate::model::{Expected, Limits, Model};
-use crate::terminals::{HABITS, Move, Notice, Receipt, Scene, Sent, Terminal, corrupted};
+use crate::terminals::{Move, Notice, Receipt, Scene, Sent, Terminal, corrupted, draw_habits};
 use crate::{Failure, Outcome, ensure};
 
 /// A line of the trace, where one is wanted.
@@ -174,8 +174,8 @@ impl World {
             model: Model::default(),
             terminals: Vec::new(),
             active: Vec::new(),
-            habits: (0..HABITS).map(|_| [0, 1, 1, 1, 2, 6][rng.usize(..6)]).collect(),
-            cards_in_use: rng.usize(2..7),
+            habits: Vec::new(),
+            cards_in_use: rng.usize(1..7),
             receipts: Vec::new(),
             pins: BTreeMap::new(),
             generations: vec![0; CONNECTIONS],
@@ -201,8 +201,8 @@ impl World {
         created.map_err(|error| Failure(format!("no journal could be made: {error}")))?;
         world.start(None)?;
         world.import_campus()?;
-        let (all, busy) = (world.terminals.len(), world.rng.usize(4..12));
-        world.active = (0..busy).map(|_| world.rng.usize(..all)).collect();
+        let kinds: Vec<&str> = world.terminals.iter().map(|terminal| terminal.kind).collect();
+        (world.habits, world.active) = draw_habits(&mut world.rng, &kinds);
         Ok(world)
     }
 
@@ -576,17 +576,18 @@ impl World {
         note!(self, "terminals wind up");
         for _ in 0..40 {
             let whole = self.model.hotlist_version();
+            let active = self.active.clone();
             let sent = self.scene(|terminals, scene| {
-                let open = terminals.iter_mut().filter(|terminal| !terminal.is_wound_up(whole));
-                open.flat_map(|one| one.wind_up(scene, whole)).collect::<Vec<_>>()
+                let open: Vec<usize> = active.into_iter().filter(|index| !terminals[*index].is_wound_up(whole)).collect();
+                open.into_iter().flat_map(|index| terminals[index].wind_up(scene, whole)).collect::<Vec<_>>()
             });
-            if sent.is_empty() && self.terminals.iter().all(|terminal| terminal.is_wound_up(whole)) {
+            if sent.is_empty() && self.active.iter().all(|index| self.terminals[*index].is_wound_up(whole)) {
                 break;
             }
             self.exchange(sent)?;
         }
         let (whole, listed) = (self.model.hotlist_version(), self.model.listed());
-        for terminal in &self.terminals {
+        for terminal in self.active.iter().map(|index| &self.terminals[*index]) {
             ensure!(terminal.is_wound_up(whole), "a terminal cannot close its batch although all is well");
             let (version, own) = terminal.hotlist();
             ensure!(version == whole && *own == listed, "a terminal has the hotlist {own:?}, and it should be {listed:?}");

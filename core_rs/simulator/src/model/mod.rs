@@ -532,12 +532,8 @@ impl Model {
     /// Whether a terminal may ask this and names its own merchant, or the one that it had when it did what this is about.
     fn terminal_may(&self, draft: &Draft, operation: Operation, about: Identity) -> bool {
         let terminal = &self.terminals[&draft.terminal];
-        let number = draft.number.as_ref().and_then(|number| number.parse().ok());
-        let original = number.and_then(|number: u64| self.numbers.get(&number));
-        let before = |identity: &Identity| self.decisions.get(identity).map(|decided| decided.merchant);
-        let own = draft.merchant.is_none_or(|named| {
-            named == terminal.merchant || Some(named) == before(&about) || Some(named) == original.and_then(before)
-        });
+        let before = || self.decisions.get(&about).map(|decided| decided.merchant);
+        let own = draft.merchant.is_none_or(|named| named == terminal.merchant || Some(named) == before());
         own && operation.is_allowed_to(terminal.kind)
     }
 

@@ -20,6 +20,7 @@ use crate::message::{Draft, Key, Original, Totals};
 use crate::model::calendar::Day;
 use crate::model::request::{Operation, class};
 use list::{OwnList, Progress};
+pub(crate) use orders::draw_habits;
 use orders::{ORDERS, OVERSTEPS, Order};
 use till::Till;
 
@@ -55,6 +56,7 @@ pub struct Receipt {
     operation: Operation,
     card: String,
     amount: u64,
+    was_brought: bool,
 }
 
 /// What a terminal hears.
@@ -149,15 +151,13 @@ pub struct Scene<'a> {
     pub habits: &'a [u32],
 }
 
-/// How many habits a run has.
-pub const HABITS: usize = ORDERS.len();
-
 /// One terminal.
 pub struct Terminal {
     index: usize,
     /// DE41.
     pub id: [u8; 8],
-    kind: &'static str,
+    /// What it is.
+    pub kind: &'static str,
     /// Its master key, as it stands in the terminal.
     pub master: [u8; 16],
     /// Its merchant, as it stands in the terminal.
@@ -554,7 +554,7 @@ impl Terminal {
         let card = draft.card.clone().or_else(|| original.map(|original| original.card.clone()));
         let (card, amount) = (card.unwrap_or_default(), draft.amount.unwrap_or(0));
         if !card.is_empty() {
-            receipts.push(Receipt { number, merchant: self.merchant, operation, card, amount });
+            receipts.push(Receipt { number, merchant: self.merchant, operation, card, amount, was_brought: false });
         }
     }
 }

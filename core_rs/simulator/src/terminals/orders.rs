@@ -1,6 +1,6 @@
 //! What terminals ask: drafts of each operation, right ones and spoilt ones.
 
-use super::{CARDS, NOBODY, Receipt, Scene, Terminal};
+use super::{CARDS, Done, NOBODY, Receipt, Scene, Terminal};
 use crate::message::{Draft, PinEntry};
 use crate::model::calendar::month_day;
 use crate::model::request::Operation;
@@ -33,14 +33,14 @@ pub(super) const ORDERS: [(Order, u32); 32] = [
     (Order::Asks(Operation::Refund), 10),
     (Order::Asks(Operation::Load), 12),
     (Order::Asks(Operation::Bill), 12),
-    (Order::Asks(Operation::Hold), 24),
-    (Order::Asks(Operation::Completion), 22),
+    (Order::Asks(Operation::Hold), 20),
+    (Order::Asks(Operation::Completion), 34),
     (Order::Asks(Operation::Balance), 4),
     (Order::Asks(Operation::Verify), 4),
     (Order::Asks(Operation::Enter), 14),
     (Order::Asks(Operation::Leave), 12),
     (Order::Asks(Operation::Borrow), 14),
-    (Order::Asks(Operation::Return), 14),
+    (Order::Asks(Operation::Return), 18),
     (Order::Asks(Operation::Attendance), 6),
     (Order::Asks(Operation::Advice(900_000)), 2),
     (Order::Asks(Operation::Advice(910_000)), 5),
@@ -60,6 +60,39 @@ pub(super) const ORDERS: [(Order, u32); 32] = [
     (Order::UsesStanTwice, 4),
     (Order::Errs, 4),
 ];
+
+/// What some runs are about: kinds of terminals, operations, and whether reversals. They meet there more often what else they
+/// hardly meet: the second refund of a sale, reversed, and then a third.
+const THEMES: [(&[&str], &[Operation], bool); 9] = [
+    (&["pos"], &[Operation::Purchase, Operation::Refund], true),
+    (&["pos", "counter"], &[Operation::Purchase, Operation::OfflineSale, Operation::Refund, Operation::Void], true),
+    (&["counter"], &[Operation::OfflineSale, Operation::Load, Operation::Bill], true),
+    (&["water"], &[Operation::Hold, Operation::Completion], true),
+    (&["water", "pos"], &[Operation::Hold, Operation::Purchase, Operation::OfflineSale], false),
+    (&["gate"], &[Operation::Enter, Operation::Leave, Operation::Advice(910_000), Operation::Advice(920_000)], false),
+    (&["library"], &[Operation::Borrow, Operation::Return, Operation::Advice(930_000), Operation::Advice(940_000)], false),
+    (&["kiosk", "counter"], &[Operation::Loss, Operation::Found, Operation::Hotlist, Operation::Bill], false),
+    (&["pos", "counter"], &[Operation::Purchase, Operation::Refund, Operation::BatchClose], false),
+];
+
+/// What a run's terminals do, and which of these kinds do it: how much more often than otherwise each of [`ORDERS`] is given.
+pub(crate) fn draw_habits(rng: &mut fastrand::Rng, kinds: &[&'static str]) -> (Vec<u32>, Vec<usize>) {
+    let mut habits: Vec<u32> = (0..ORDERS.len()).map(|_| [0, 1, 1, 1, 2, 6][rng.usize(..6)]).collect();
+    let theme = THEMES.get(rng.usize(..2 * THEMES.len()));
+    let able: Vec<usize> = (0..kinds.len()).filter(|place| theme.is_none_or(|theme| theme.0.contains(&kinds[*place]))).collect();
+    if let Some((_, operations, reverses)) = theme {
+        for (habit, (order, _)) in habits.iter_mut().zip(ORDERS) {
+            *habit = match order {
+                Order::Asks(operation) => u32::from(operations.contains(&operation)) * rng.u32(1..4),
+                Order::Reverses => u32::from(*reverses) * rng.u32(0..4),
+                _ => rng.u32(..2),
+            };
+        }
+    }
+    let mut active: Vec<usize> = (0..rng.usize(4..12)).map(|_| able[rng.usize(..able.len())]).collect();
+    active.sort_unstable();
+    (habits, active)
+}
 
 /// Reckoned with those of [`ORDERS`].
 pub(super) const OVERSTEPS: u32 = 2;
@@ -90,25 +123,38 @@ impl Terminal {
     fn type_pin(scene: &mut Scene<'_>, draft: &mut Draft) {
         let known = draft.card.as_ref().and_then(|card| scene.pins.get(card)).cloned();
         draft.pin = match (scene.rng.u8(..16), known) {
-            (0..6, _) => None,
-            (6..11, Some(pin)) => Some(PinEntry::Digits(pin)),
+            (0..4, _) => None,
+            (4..9, Some(pin)) => Some(PinEntry::Digits(pin)),
             (11, _) => Some(PinEntry::NoBlock),
             (_, Some(_)) => Some(PinEntry::Digits(["000000", "4719"][scene.rng.usize(..2)].to_owned())),
             (_, None) => (scene.rng.u8(..4) == 0).then(|| PinEntry::Digits("12345".to_owned())),
         };
     }
 
-    /// The paper that a customer brings: mostly of this merchant.
+    /// The paper that a customer brings: mostly of this merchant, and one that has not been brought yet.
     fn receipt(&self, scene: &mut Scene<'_>, meant: &[Operation]) -> Option<Receipt> {
-        let anything = scene.rng.u8(..24) == 0;
-        let own = scene.rng.u8(..16) > 0;
-        let fitting =
-            |receipt: &&Receipt| (anything || meant.contains(&receipt.operation)) && (!own || receipt.merchant == self.merchant);
-        let fitting: Vec<&Receipt> = scene.receipts.iter().filter(fitting).collect();
+        let (anything, own, fresh) = (scene.rng.u8(..24) == 0, scene.rng.u8(..16) > 0, scene.rng.u8(..3) > 0);
+        let fitting = |receipt: &&mut Receipt| {
+            (anything || meant.contains(&receipt.operation))
+                && (!own || receipt.merchant == self.merchant)
+                && !(fresh && receipt.was_brought)
+        };
+        let fitting: Vec<&mut Receipt> = scene.receipts.iter_mut().filter(fitting).collect();
         // The newest is brought most.
         let back = scene.rng.usize(..6.min(fitting.len().max(1)));
         let place = if scene.rng.bool() { back } else { scene.rng.usize(..fitting.len().max(1)) };
-        fitting.into_iter().rev().nth(place).cloned()
+        let receipt = fitting.into_iter().rev().nth(place)?;
+        receipt.was_brought = true;
+        Some(receipt.clone())
+    }
+
+    /// An item with the card that it was borrowed with, if this terminal knows of one.
+    fn borrowed(&self, scene: &mut Scene<'_>) -> Option<(String, String)> {
+        let is_loan = |done: &&Done| {
+            matches!(Operation::of(&done.draft), Operation::Borrow | Operation::Advice(930_000)) && done.code == "00"
+        };
+        let last = self.done.iter().rev().filter(is_loan).nth(scene.rng.usize(..3))?;
+        Some((last.draft.card.clone()?, last.draft.tag(11)?.to_owned()))
     }
 
     fn about(scene: &mut Scene<'_>, draft: &mut Draft, receipt: &Receipt) {
@@ -203,9 +249,24 @@ impl Terminal {
                 draft.currency = true;
                 draft.merchant = Some(self.merchant);
             }
-            Operation::Load | Operation::Bill | Operation::Hold => draft.amount = Some(Self::amount(scene)),
+            Operation::Load | Operation::Bill | Operation::Hold => {
+                draft.amount = Some(Self::amount(scene));
+                if operation == Operation::Load && scene.rng.u8(..10) == 0 {
+                    // Into a purse that is nearly full.
+                    (draft.card, draft.amount) = (Some(CARDS[CARDS.len() - 1].to_owned()), Some(u64::from(scene.amount_max)));
+                }
+            }
             Operation::Borrow | Operation::Return | Operation::Advice(930_000 | 940_000) => {
-                draft.private.push((11, ITEMS[scene.rng.usize(..ITEMS.len())].to_owned()));
+                let returns = matches!(operation, Operation::Return | Operation::Advice(940_000));
+                let borrowed = if returns && scene.rng.u8(..4) > 0 { self.borrowed(scene) } else { None };
+                let item = match borrowed {
+                    Some((card, item)) => {
+                        draft.card = Some(card);
+                        item
+                    }
+                    None => ITEMS[scene.rng.usize(..ITEMS.len())].to_owned(),
+                };
+                draft.private.push((11, item));
             }
             Operation::Loss | Operation::Found => {
                 draft.file = Some("HOTLIST");
