@@ -15,11 +15,14 @@ I/O, no clock, no randomness.
 """
 
 import hmac
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import iso8583
+from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import ECB
 from cryptography.hazmat.primitives.cmac import CMAC
 
 FRAME_BYTES_MAX = 2048
@@ -203,23 +206,32 @@ def decode(message: bytes) -> dict[str, str]:
     return document
 
 
-def sub_elements(text: str) -> dict[str, str]:
-    """The sub-elements of DE48: two digits of tag, two digits of length, value. Raises `ProtocolViolation` where they do not fit."""
-    found: dict[str, str] = {}
+def sub_element_pairs(text: str) -> list[tuple[str, str]]:
+    """The sub-elements of DE48 in their order, tag and value: two digits of tag, two digits of length, the value. A tag may come again.
+
+    Raises `ProtocolViolation` where they do not fit.
+    """
+    found: list[tuple[str, str]] = []
     at = 0
     while at < len(text):
         tag, length = text[at : at + 2], text[at + 2 : at + 4]
         value = text[at + 4 : at + 4 + int(length)] if length.isdigit() and len(length) == 2 else None
         if value is None or len(value) != int(length) or not tag.isdigit():
             raise ProtocolViolation(f"DE48 is malformed at character {at}")
-        found[tag] = value
+        found.append((tag, value))
         at += 4 + len(value)
     return found
 
 
-def write_sub_elements(values: Mapping[str, str]) -> str:
+def sub_elements(text: str) -> dict[str, str]:
+    """The sub-elements of DE48 by tag; of a tag that comes again, the last. Raises `ProtocolViolation` where they do not fit."""
+    return dict(sub_element_pairs(text))
+
+
+def write_sub_elements(values: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
     """DE48 from its sub-elements, in the order given."""
-    return "".join(f"{tag}{len(value):02}{value}" for tag, value in values.items())
+    pairs = values.items() if isinstance(values, Mapping) else values
+    return "".join(f"{tag}{len(value):02}{value}" for tag, value in pairs)
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------------------
@@ -256,6 +268,22 @@ def session_keys(master_key: bytes, terminal_id: str, terminal_nonce: bytes, swi
     """The MAC key and the PIN key of the session that the two nonces open."""
     context = _terminal_bytes(terminal_id) + terminal_nonce + switch_nonce
     return derive_key(master_key, b"MAC", context), derive_key(master_key, b"PIN", context)
+
+
+def pin_block(pin_key: bytes, pin: str, card_number: str, random: bytes) -> str:
+    """A PIN of 4 to 12 digits as DE48 tag 52 carries it: ISO 9564-1 format 4 under the session's PIN key, 32 hex digits.
+
+    `random` is eight fresh bytes, so that the same PIN never looks the same.
+    """
+    assert re.fullmatch("[0-9]{4,12}", pin), "a PIN has 4 to 12 digits"
+    pin_field = bytes.fromhex(f"4{len(pin):X}{pin}".ljust(16, "A")) + random
+    # A number of fewer than twelve digits is filled up on the left; the first nibble counts the digits beyond twelve.
+    number = card_number.rjust(12, "0")
+    card_field = bytes.fromhex(f"{len(number) - 12}{number}".ljust(32, "0"))
+    cipher = Cipher(AES(pin_key), ECB())  # noqa: S305 - one block at a time is what the standard's format is made of
+    once = cipher.encryptor().update(pin_field)
+    mixed = bytes(left ^ right for left, right in zip(once, card_field, strict=True))
+    return cipher.encryptor().update(mixed).hex().upper()
 
 
 def _terminal_bytes(terminal_id: str) -> bytes:

@@ -12,7 +12,8 @@ from typing import Self
 
 import trio
 
-from switch.terminal_protocol import NoAnswer, Refused, Reply, Request, TerminalProtocol
+from switch.terminal_books import Hotlist, Totals
+from switch.terminal_protocol import BillKind, EventKind, NoAnswer, Pin, Refused, Reply, Request, TerminalProtocol
 
 __all__ = ["Terminal"]
 
@@ -77,15 +78,83 @@ class Terminal:
     async def echo(self, *, authenticated: bool = True) -> Reply:
         return await self.exchange(self.protocol.echo(self._now(), authenticated=authenticated))
 
-    async def purchase(self, card_number: str, amount: int, *, purse: str = "00", copies: int = 1) -> Reply:
+    async def purchase(self, card_number: str, amount: int, *, purse: str = "00", pin: str | None = None, copies: int = 1) -> Reply:
         """`amount` in fen. `copies` above 1 sends the same frame that many times at once, as a doubling network would."""
-        return await self.exchange(self.protocol.purchase(self._now(), card_number, amount, purse=purse), copies=copies)
+        request = self.protocol.purchase(self._now(), card_number, amount, purse=purse, pin=self._typed(pin))
+        return await self.exchange(request, copies=copies)
+
+    async def offline_sale(self, card_number: str, amount: int, *, purse: str = "00", at: datetime.datetime | None = None) -> Reply:
+        """Tells of a sale that was made without the switch, `at` some moment before now."""
+        return await self.exchange(self.protocol.offline_sale(at or self._now(), card_number, amount, purse=purse))
+
+    async def void(self, original: str, card_number: str | None = None) -> Reply:
+        """`original` is a transaction number, here and below."""
+        return await self.exchange(self.protocol.void(self._now(), original, card_number))
+
+    async def refund(self, original: str, amount: int, card_number: str | None = None) -> Reply:
+        return await self.exchange(self.protocol.refund(self._now(), original, amount, card_number))
+
+    async def load(self, card_number: str, amount: int) -> Reply:
+        return await self.exchange(self.protocol.load(self._now(), card_number, amount))
+
+    async def bill_payment(self, card_number: str, amount: int, kind: BillKind, reference: str, *, pin: str | None = None) -> Reply:
+        request = self.protocol.bill_payment(self._now(), card_number, amount, kind, reference, pin=self._typed(pin))
+        return await self.exchange(request)
 
     async def balance(self, card_number: str) -> Reply:
         return await self.exchange(self.protocol.balance(self._now(), card_number))
 
+    async def hold(self, card_number: str, amount: int, *, pin: str | None = None) -> Reply:
+        return await self.exchange(self.protocol.hold(self._now(), card_number, amount, pin=self._typed(pin)))
+
+    async def completion(self, hold: str, amount: int, card_number: str | None = None) -> Reply:
+        return await self.exchange(self.protocol.completion(self._now(), hold, amount, card_number))
+
     async def reversal(self, original: Request, *, original_data: bool = True, copies: int = 1) -> Reply:
         return await self.exchange(self.protocol.reversal(self._now(), original, original_data=original_data), copies=copies)
+
+    async def enter(self, card_number: str) -> Reply:
+        return await self.exchange(self.protocol.enter(self._now(), card_number))
+
+    async def leave(self, card_number: str) -> Reply:
+        return await self.exchange(self.protocol.leave(self._now(), card_number))
+
+    async def borrow(self, card_number: str, item: str) -> Reply:
+        return await self.exchange(self.protocol.borrow(self._now(), card_number, item))
+
+    async def return_item(self, card_number: str, item: str) -> Reply:
+        return await self.exchange(self.protocol.return_item(self._now(), card_number, item))
+
+    async def attendance(self, card_number: str) -> Reply:
+        return await self.exchange(self.protocol.attendance(self._now(), card_number))
+
+    async def verify(self, card_number: str) -> Reply:
+        return await self.exchange(self.protocol.verify(self._now(), card_number))
+
+    async def loss(self, card_number: str) -> Reply:
+        return await self.exchange(self.protocol.loss(self._now(), card_number))
+
+    async def found(self, card_number: str) -> Reply:
+        return await self.exchange(self.protocol.found(self._now(), card_number))
+
+    async def read_hotlist(self) -> Hotlist:
+        """Reads all pieces; the terminal's copy is then that of the switch at the first piece. Raises `Refused`."""
+        while True:
+            reply = await self.exchange(self.protocol.read_hotlist(self._now()))
+            if not reply.approved:
+                raise Refused(reply)
+            if not self.protocol.hotlist.reading:
+                return self.protocol.hotlist
+
+    async def close_batch(self, totals: Totals | None = None) -> Reply:
+        """Closes the open batch by the terminal's own totals, or by others. The reply 95 has those of the switch."""
+        return await self.exchange(self.protocol.batch_close(self._now(), totals=totals))
+
+    async def event(self, kind: EventKind, place: str | None = None, value: str | None = None) -> Reply:
+        return await self.exchange(self.protocol.event(self._now(), kind, place, value))
+
+    def _typed(self, pin: str | None) -> Pin | None:
+        return None if pin is None else Pin(pin, self._nonce(8))
 
     async def exchange(self, request: Request, *, copies: int = 1, repeat: bool = False) -> Reply:
         """Sends `request`, `copies` times in one go, and waits until every copy is answered; returns the first answer.

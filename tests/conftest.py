@@ -149,15 +149,16 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.fixture
-def scene(switch: Switch, connection: Connection) -> Scene:
+async def scene(switch: Switch, connection: Connection) -> AsyncIterator[Scene]:
     """A row of a table on the switch of the session."""
-    return Scene(switch, connection)
+    async with switch.operator():
+        yield Scene(switch, connection)
 
 
 @pytest.fixture
 async def ruled(ruled_switch: Switch) -> AsyncIterator[Scene]:
     """A row of a table on the switch that has rules."""
-    async with ruled_switch.connect() as connection:
+    async with ruled_switch.connect() as connection, ruled_switch.operator():
         yield Scene(ruled_switch, connection)
 
 

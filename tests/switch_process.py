@@ -19,7 +19,7 @@ import subprocess
 import sys
 import zoneinfo
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -275,6 +275,7 @@ class Switch:
         self.process: subprocess.Popen[bytes] | None = None
         self.ready: dict[str, Any] = {}
         self._log = folder.with_suffix(".log")
+        self._operator: httpx.AsyncClient | None = None
         self._terminals = itertools.count(1)
         self._cards = itertools.count(1)
 
@@ -418,8 +419,21 @@ class Switch:
         """Ask the operators' door, with the folder's token unless another is given."""
         token = (self.folder / "keys" / "admin.token").read_text().strip() if token is None else token
         headers = {b"authorization": f"Bearer {token}".encode()} if token else {}
-        async with httpx.AsyncClient(trust_env=False, timeout=DEADLINE_SECONDS, verify=_NO_TLS) as client:
+        async with AsyncExitStack() as stack:
+            client = self._operator
+            if client is None:
+                client = await stack.enter_async_context(_http_client())
             return await client.request(method, f"http://{self.ready['admin']}{path}", headers=headers, **arguments)
+
+    @asynccontextmanager
+    async def operator(self) -> AsyncIterator[None]:
+        """Keep one connection to the operators' door meanwhile: a third of the time of each look."""
+        async with _http_client() as client:
+            self._operator = client
+            try:
+                yield
+            finally:
+                self._operator = None
 
     async def metrics(self) -> Metrics:
         return Metrics((await self.http("GET", "/metrics", token="")).text)
@@ -492,6 +506,10 @@ class Switch:
         """The reference terminal with this device's key, on a connection of its own."""
         protocol = TerminalProtocol(device.terminal_id, device.master_key, device.merchant_id)
         return Terminal(protocol, "127.0.0.1", self.port, now=now, **arguments)
+
+
+def _http_client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(trust_env=False, timeout=DEADLINE_SECONDS, verify=_NO_TLS)
 
 
 def _command_line(pid: int) -> bytes:

@@ -195,6 +195,31 @@ async def test_every_kind_signs_on_and_off(switch: Switch, connection: Connectio
     assert (await device.ask(connection, device.sign_off())).code == "00"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_suspended_terminal_may_do_nothing(switch: Switch, connection: Connection, kind: str) -> None:
+    scene = Scene(switch, connection, shares_tills=False)
+    device = await scene.till(kind)
+    asked = [step for step, kinds, code in MAY if kind in kinds.split() and code == "00"]
+    requests = [(await scene.message(step))[1] for text in asked for step in steps(text, kind)]
+    remembered = device.batch_close(7, (0,) * 8)
+    stored = await device.ask(connection, remembered)
+    await switch.enter(f"terminal_id,standing\n{device.terminal_id},suspended\n")
+    position = await scene.record()
+    for request in (*requests, remembered, device.sign_off(), device.reversal(device.purchase(scene.card, 1))):
+        answer = await device.ask(connection, request)
+        assert (answer.code, answer.proved_by(device.key), "37" in answer.fields) == ("58", True, False), request
+    refused = await device.ask(connection, device.sign_on_message(bytes(8)), device.sign_on_key)
+    assert (refused.code, refused.proved_by(device.sign_on_key)) == ("58", True)
+    assert (await device.ask(connection, device.echo(de60="0"))).code == "30", "what is incomplete comes before"
+    assert (await connection.ask(encode(requests[0], device.sign_on_key))).code == "63"
+    assert (await scene.record(), await switch.purses(scene.card)) == (position + 1, (1000, 500))
+
+    await switch.enter(f"terminal_id,standing\n{device.terminal_id},active\n")
+    assert (await device.ask(connection, remembered)).message == stored.message
+    for request in requests:
+        assert (await device.ask(connection, request)).code in {"00", "25"}, request
+
+
 # --- the rules beneath the table of operations ---
 
 RULES = [

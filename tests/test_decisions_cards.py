@@ -36,10 +36,6 @@ LOSS = table(
     | lose 60=000000 | 30
     | lose 42=M2 | 58 | purchase 1
     | lose @pos | 58
-    | lose @water | 58
-    | lose @gate | 58
-    | lose @library | 58
-    | lose @meter | 58
     | lose 13=-8 | (12) | purchase 1
     """,
     "then",
@@ -68,10 +64,6 @@ FOUND = table(
     card lost | find 101=BLACKLIST | 30
     card lost | find 42=M2 | 58
     card lost | find @pos | 58
-    card lost | find @water | 58
-    card lost | find @gate | 58
-    card lost | find @library | 58
-    card lost | find @meter | 58
     card lost | find 13=-8 | (12) | purchase 1 !41
     """,
     "then",

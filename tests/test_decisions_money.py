@@ -25,8 +25,6 @@ PURCHASE = [
         | purchase 850 @water | 00 | 650 0 850
         | purchase 850 @library | 00 | 650 0 850
         | purchase 850 @kiosk | 58
-        | purchase 850 @gate | 58
-        | purchase 850 @meter | 58
         card last-day | purchase 850 | 00 | 650 0 850
         prepare purchase 850, reverse #1 | send #1 | 12
         """,
@@ -70,10 +68,6 @@ VOID = [
         purchase 850 | void #1 60=000000 | 30
         purchase 850 | void #1 42=M2 | 58
         purchase 850 | void #1 @kiosk | 58
-        purchase 850 | void #1 @water | 58
-        purchase 850 | void #1 @gate | 58
-        purchase 850 | void #1 @library | 58
-        purchase 850 | void #1 @meter | 58
         purchase 850 | void #1 13=-8 | (12)
         purchase 850, prepare void #1, reverse #2 | send #2 | 12
         purchase 850 | void #1 2=unknown | 14
@@ -145,10 +139,6 @@ REFUND = [
         purchase 850 | refund #1 100 49=840 | 30
         purchase 850 | refund #1 100 42=M2 | 58
         purchase 850 | refund #1 100 @kiosk | 58
-        purchase 850 | refund #1 100 @water | 58
-        purchase 850 | refund #1 100 @gate | 58
-        purchase 850 | refund #1 100 @library | 58
-        purchase 850 | refund #1 100 @meter | 58
         purchase 850 | refund #1 100 13=-8 | (12)
         purchase 850, prepare refund #1 100, reverse #2 | send #2 | 12
         purchase 850 | refund #1 0 | 13
@@ -210,11 +200,6 @@ LOAD = [
         | load 500 60=00001 | 30
         | load 500 42=M2 | 58
         | load 500 @pos | 58
-        | load 500 @kiosk | 58
-        | load 500 @water | 58
-        | load 500 @gate | 58
-        | load 500 @library | 58
-        | load 500 @meter | 58
         | load 500 13=-8 | (12)
         prepare load 500, reverse #1 | send #1 | 12
         prepare load 500, reverse-by-stan #1 | send #1 | 12
@@ -261,10 +246,6 @@ BILL = [
         | bill 300 48=3002013104ROOM5204ABCD | 30
         | bill 300 42=M2 | 58
         | bill 300 @pos | 58
-        | bill 300 @water | 58
-        | bill 300 @gate | 58
-        | bill 300 @library | 58
-        | bill 300 @meter | 58
         | bill 300 13=-8 | (12)
         prepare bill 300, reverse #1 | send #1 | 12
         | bill 0 | 13
@@ -302,11 +283,6 @@ HOLD = [
         | hold 400 49=840 | 30
         | hold 400 42=M2 | 58
         | hold 400 @pos | 58
-        | hold 400 @kiosk | 58
-        | hold 400 @counter | 58
-        | hold 400 @gate | 58
-        | hold 400 @library | 58
-        | hold 400 @meter | 58
         | hold 400 13=-8 | (12)
         prepare hold 400, reverse #1 | send #1 | 12
         | hold 0 | 13
@@ -349,11 +325,6 @@ COMPLETION = [
         hold 400 | complete #1 300 49=840 | 30
         hold 400 | complete #1 300 42=M2 | 58
         hold 400 | complete #1 300 @pos | 58
-        hold 400 | complete #1 300 @kiosk | 58
-        hold 400 | complete #1 300 @counter | 58
-        hold 400 | complete #1 300 @gate | 58
-        hold 400 | complete #1 300 @library | 58
-        hold 400 | complete #1 300 @meter | 58
         hold 400, prepare complete #1 300, reverse #2 | send #2 | 12
         hold 400 | complete #1 5000001 | 13
         hold 400 | complete #1 300 2=unknown | 14
@@ -420,9 +391,6 @@ OFFLINE_SALE = [
         | offline 850 49=840 | 30
         | offline 850 42=M2 | 58
         | offline 850 @kiosk | 58
-        | offline 850 @gate | 58
-        | offline 850 @library | 58
-        | offline 850 @meter | 58
         prepare offline 850, reverse #1 | send #1 | 12
         prepare offline 0, reverse #1 | send #1 | 12
         | offline 0 | 13

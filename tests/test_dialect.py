@@ -15,8 +15,10 @@ from switch.dialect import (
     derive_key,
     encode,
     frame,
+    pin_block,
     session_keys,
     sign_on_key,
+    sub_element_pairs,
     sub_elements,
     write_sub_elements,
 )
@@ -40,6 +42,33 @@ def test_the_mac_is_that_of_rfc_4493() -> None:
     assert key.tag(bytes.fromhex("6bc1bee22e409f96e93d7e117393172a")).hex() == "070a16b46b4d4144"
     assert key.verifies(b"", bytes.fromhex("bb1d6929e9593728"))
     assert not key.verifies(b"", bytes.fromhex("bb1d6929e9593729"))
+
+
+@pytest.mark.parametrize(
+    ("key", "pin", "card_number", "random", "block"),
+    [
+        # The worked example of ANSI X9.24-3-2017's supplement, and that of the ep2 security specification 8.0.0, section 8.4.
+        ("af8cb133a78f8dc2d1359f18527593fb", "1234", "4111111111111111", "2f69adde2e9e7ace", "a912150391ab65a67e52883d81ce2d15"),
+        ("c1d0f8fb4958670dba40ab1f3752ef0d", "1234", "432198765432109870", "146c6601f4a8035c", "cc17f65586bfd0953010226c4fc5b3ca"),
+        # A number shorter than twelve digits, and the longest PIN: by OpenSSL.
+        ("00112233445566778899aabbccddeeff", "123456", "1", "ffffffffffffffff", "39b69b1b91fe05d48f7ef0d68eb2cbd6"),
+        ("876444cdf3e5e7157e84ae0d0ee106f5", "123456789012", "9" * 19, "0123456789abcdef", "82076ed91c6b9cb43823b59708707b6a"),
+    ],
+)
+def test_pin_blocks_are_the_published_ones(key: str, pin: str, card_number: str, random: str, block: str) -> None:
+    assert pin_block(bytes.fromhex(key), pin, card_number, bytes.fromhex(random)) == block.upper()
+
+
+def test_no_pin_has_less_than_four_digits_or_more_than_twelve() -> None:
+    for pin in ("123", "1234567890123", "12a4", ""):
+        with pytest.raises(AssertionError, match="digits"):
+            pin_block(bytes(16), pin, "1", bytes(8))
+
+
+def test_a_tag_may_come_again() -> None:
+    pairs = [("50", "0000000002"), ("53", "+1"), ("53", "-62")]
+    assert sub_element_pairs(write_sub_elements(pairs)) == pairs
+    assert sub_elements(write_sub_elements(pairs)) == {"50": "0000000002", "53": "-62"}
 
 
 @pytest.mark.parametrize("message", VECTORS["messages"], ids=lambda message: message["name"])

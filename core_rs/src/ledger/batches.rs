@@ -175,6 +175,38 @@ mod tests {
         let elements = totals.elements();
         assert_eq!(elements, [(74, 1), (75, 1), (76, 2), (77, 1), (86, 5_000), (87, 1), (88, 1_000), (89, 150)]);
         assert_eq!(Totals::from_elements(&elements), totals);
+        let mut others = elements;
+        for at in 0..elements.len() {
+            others[at].1 += 1;
+            assert_ne!(Totals::from_elements(&others), totals, "DE{}", elements[at].0);
+            others[at].1 -= 1;
+        }
+    }
+
+    #[test]
+    fn an_image_holds_what_was_there_and_nothing_that_cannot_be() {
+        let mut batches = Batches::default();
+        let totals = batches.totals_mut(1, 7, Date(10));
+        totals.debit(850);
+        totals.debit_reversal(150);
+        totals.credit(5_000);
+        totals.credit_reversal(1);
+        batches.totals_mut(1, 2, Date(11)).credit(u64::from(u32::MAX) + 1);
+        batches.totals_mut(0, 9, Date(12));
+        let mut bytes = Vec::new();
+        batches.rows().for_each(|batch| Batches::put(&mut Encoder(&mut bytes), batch));
+        let take = |bytes: &[u8], terminals: usize| {
+            let (mut row, mut taken) = (Decoder(bytes), Batches::default());
+            while !row.0.is_empty() {
+                taken.take_row(&mut row, terminals)?;
+            }
+            Some(taken.0)
+        };
+        assert_eq!(take(&bytes, 2), Some(batches.0));
+        assert_eq!(take(&bytes, 1), None, "a terminal that is not there");
+        assert_eq!(take(&bytes[..bytes.len() - 1], 2), None, "a row cut short");
+        assert_eq!(take(&bytes.repeat(2), 2), None, "rows out of order");
+        assert_eq!(take(&bytes[..bytes.len() / 3].repeat(2), 2), None, "a row twice");
     }
 
     #[test]
@@ -183,6 +215,8 @@ mod tests {
         batches.totals_mut(1, 7, Date(10)).debit(5);
         batches.keep(2, 1, batches.totals(1, 7), Date(12));
         batches.totals_mut(1, 7, Date(11)).debit(5);
+        batches.forget_before(Date(11));
+        assert_eq!(batches.totals(1, 7).debits, Total { number: 2, amount: 10 }, "touched on the 11th");
         batches.forget_before(Date(12));
         assert_eq!(batches.totals(1, 7), Totals::default());
         assert_eq!(batches.totals(2, 1).debits, Total { number: 1, amount: 5 });

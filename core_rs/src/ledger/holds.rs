@@ -113,6 +113,8 @@ impl Holds {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -129,5 +131,71 @@ mod tests {
         holds.remove(5);
         assert_eq!((holds.held(1), holds.count()), (0, 1));
         assert_eq!((holds.just_ended(3), holds.just_ended(5).map(|hold| hold.amount)), (None, Some(200)));
+    }
+
+    proptest! {
+        // Each step is a new hold, or the end of one that was there some time, by chance one that has ended.
+        #[test]
+        fn holds_are_what_a_list_of_them_says(
+            steps in prop::collection::vec((0_u32..4, 1_u64..1_000, 0_u64..50, prop::option::of(any::<prop::sample::Index>())), 1..60),
+            moment in 0_u64..50,
+        ) {
+            let (mut holds, mut list) = (Holds::default(), Vec::new());
+            for (position, (holder, amount, timestamp, ended)) in (1..).zip(steps) {
+                if let Some(ended) = ended {
+                    let ended = ended.index(position as usize) as u64;
+                    let at = list.iter().position(|&(open, _)| open == ended);
+                    let before = at.map(|at| list.remove(at).1);
+                    prop_assert_eq!(holds.get(ended).copied(), before);
+                    prop_assert_eq!(holds.remove(ended), before);
+                } else {
+                    let hold = Hold { holder, card: 0, terminal: 0, amount, timestamp };
+                    holds.add(position, hold);
+                    list.push((position, hold));
+                }
+                for holder in 0..4 {
+                    let sum = list.iter().filter(|(_, hold)| hold.holder == holder).map(|(_, hold)| hold.amount).sum::<u64>();
+                    prop_assert_eq!(holds.held(holder), sum);
+                }
+                let first = list.first().filter(|(_, hold)| hold.timestamp <= moment);
+                prop_assert_eq!((holds.due(moment), holds.count()), (first.map(|&(position, _)| position), list.len()));
+            }
+            let mut bytes = Vec::new();
+            holds.rows().for_each(|hold| Holds::put(&mut Encoder(&mut bytes), hold));
+            let (mut row, mut taken) = (Decoder(&bytes), Holds::default());
+            while !row.0.is_empty() {
+                prop_assert_eq!(taken.take(&mut row, [1, 4, 1]), Some(()));
+            }
+            prop_assert_eq!((taken.open, taken.held), (holds.open, holds.held));
+        }
+    }
+
+    #[test]
+    fn an_image_holds_no_hold_that_cannot_be() {
+        let hold = Hold { holder: 3, card: 5, terminal: 1, amount: 1, timestamp: 9 };
+        let take = |rows: &[(u64, Hold)], bounds: [usize; 3]| {
+            let mut bytes = Vec::new();
+            for &row in rows {
+                Holds::put(&mut Encoder(&mut bytes), row);
+            }
+            let (mut row, mut holds) = (Decoder(&bytes), Holds::default());
+            while !row.0.is_empty() {
+                holds.take(&mut row, bounds)?;
+            }
+            Some(holds.count())
+        };
+        assert_eq!(take(&[(7, hold), (8, hold)], [6, 4, 2]), Some(2));
+        for bounds in [[5, 4, 2], [6, 3, 2], [6, 4, 1]] {
+            assert_eq!(take(&[(7, hold)], bounds), None, "somebody who is not there: {bounds:?}");
+        }
+        assert_eq!(
+            (take(&[(8, hold), (7, hold)], [6, 4, 2]), take(&[(7, hold), (7, hold)], [6, 4, 2])),
+            (None, None),
+            "out of order"
+        );
+        let amounts = [(0, false), (u64::from(u32::MAX), true), (u64::from(u32::MAX) + 1, false)];
+        for (amount, is_one) in amounts {
+            assert_eq!(take(&[(7, Hold { amount, ..hold })], [6, 4, 2]).is_some(), is_one, "{amount}");
+        }
     }
 }

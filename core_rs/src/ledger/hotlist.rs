@@ -5,7 +5,8 @@
 //!
 //! How it works: a terminal asks for what has changed since the version that it holds, in pieces by the order of card numbers. All
 //! pieces of one reading are taken from the list as it was when the reading began ([`Readings`]), so that what changes
-//! meanwhile, on whichever side of the piece, comes with the next reading and is not lost between two pieces.
+//! meanwhile, on whichever side of the piece, comes with the next reading and is not lost between two pieces. A reading of few
+//! changes looks through these for each piece; one of many walks once through all cards that were ever listed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -79,14 +80,17 @@ impl Hotlist {
             }
             piece.more
         };
-        if held == 0 {
-            let rest = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
-            let _ = self.changes.range(rest).any(|(&number, changes)| take(number, changes));
-        } else {
-            let span = held.min(as_of) as usize..as_of as usize;
-            let changed = self.log[span].iter().map(|&(_, number)| number);
+        let span = &self.log[held.min(as_of) as usize..as_of as usize];
+        // What the whole reading costs either way: the span once for each of its pieces, or every card once. A terminal that was
+        // off while a class graduated would otherwise cost some thousand changes for every forty that it is told.
+        let pieces = span.len() / max.max(1) + 1;
+        if span.len() * pieces <= self.changes.len() {
+            let changed = span.iter().map(|&(_, number)| number);
             let changed: BTreeSet<_> = changed.filter(|&number| after.is_none_or(|after| number > after)).collect();
             let _ = changed.into_iter().any(|number| take(number, &self.changes[&number]));
+        } else {
+            let rest = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+            let _ = self.changes.range(rest).any(|(&number, changes)| take(number, changes));
         }
         piece
     }
@@ -134,6 +138,8 @@ impl Readings {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn number(value: u32) -> CardNumber {
@@ -203,6 +209,71 @@ mod tests {
             }
             assert_eq!((follower.list, hotlist.count()), (listed.clone(), listed.len()));
         }
+    }
+
+    /// The list with this history, and the list of every version as a set.
+    fn history(cards: &[u32]) -> (Hotlist, Vec<BTreeSet<CardNumber>>) {
+        let (mut hotlist, mut versions) = (Hotlist::default(), vec![BTreeSet::new()]);
+        for &card in cards {
+            hotlist.change(card, number(card));
+            let mut list = versions.last().expect("the empty one").clone();
+            if !list.remove(&number(card)) {
+                list.insert(number(card));
+            }
+            versions.push(list);
+        }
+        (hotlist, versions)
+    }
+
+    proptest! {
+        // Numbers of one to three digits, so that shorter ones have their place; short spans are looked through, long ones are not.
+        #[test]
+        fn a_piece_is_the_next_of_what_two_versions_differ_in(
+            cards in prop::collection::vec(0_u32..120, 0..200),
+            (held, as_of) in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
+            after in prop::option::of(0_u32..120),
+            max in 1_usize..8,
+        ) {
+            let (hotlist, versions) = history(&cards);
+            prop_assert_eq!(hotlist.count(), versions.last().map_or(0, BTreeSet::len));
+            let as_of = as_of.index(versions.len());
+            let held = held.index(as_of + 1);
+            for held in [held, 0, as_of.saturating_sub(3)] {
+                let (before, now) = (&versions[held], &versions[as_of]);
+                let differ = before.symmetric_difference(now).filter(|card| after.is_none_or(|after| **card > number(after)));
+                let mut changes: Vec<_> = differ.map(|card| (now.contains(card), *card)).collect();
+                let more = changes.len() > max;
+                changes.truncate(max);
+                let piece = hotlist.piece(held as u64, as_of as u64, after.map(number), max);
+                prop_assert_eq!(piece, Piece { changes, more }, "from {} to {}", held, as_of);
+            }
+        }
+    }
+
+    #[test]
+    fn an_image_holds_the_card_of_each_change() {
+        let cards = [5, 17, 5, 3, 17, 17];
+        let (hotlist, _) = history(&cards);
+        let mut bytes = Vec::new();
+        hotlist.rows().for_each(|card| Hotlist::put(&mut Encoder(&mut bytes), card));
+        assert_eq!(bytes, cards.map(u32::to_le_bytes).concat());
+    }
+
+    #[test]
+    fn a_reading_is_its_terminals_own_and_goes_on_from_where_it_began() {
+        let (mut hotlist, _) = history(&[1, 2, 3]);
+        let mut readings = Readings::default();
+        let forgotten = (0, Piece::default());
+        assert_eq!(readings.read(&hotlist, 7, 0, Some(number(1)), 2), forgotten, "nobody began");
+        let begun = readings.read(&hotlist, 7, 0, None, 2);
+        assert_eq!(begun, (3, Piece { changes: vec![(true, number(1)), (true, number(2))], more: true }));
+        hotlist.change(3, number(3));
+        assert_eq!(readings.read(&hotlist, 6, 0, Some(number(2)), 2), forgotten, "another terminal's");
+        assert_eq!(readings.read(&hotlist, 7, 1, Some(number(2)), 2), forgotten, "from another version");
+        let rest = (3, Piece { changes: vec![(true, number(3))], more: false });
+        assert_eq!(readings.read(&hotlist, 7, 0, Some(number(2)), 2), rest);
+        assert_eq!(readings.read(&hotlist, 7, 0, Some(number(2)), 2), rest, "asked for again");
+        assert_eq!(readings.read(&hotlist, 7, 3, None, 2), (4, Piece { changes: vec![(false, number(3))], more: false }));
     }
 
     #[test]

@@ -90,4 +90,35 @@ mod tests {
         assert_eq!((loans.find("QA76"), loans.find("QA7"), loans.count()), (Some(&loan), None, 1));
         assert_eq!((loans.close("QA76"), loans.close("QA76"), loans.count()), (Some(loan), None, 0));
     }
+
+    #[test]
+    #[should_panic(expected = "on loan once")]
+    fn an_item_is_not_lent_twice_unseen() {
+        let mut loans = Loans::default();
+        let loan = Loan { holder: 1, card: 2, position: 3, date: Date(4) };
+        loans.open("QA76", loan);
+        loans.open("QA76", loan);
+    }
+
+    #[test]
+    fn an_image_holds_what_was_there_and_nothing_that_cannot_be() {
+        let loan = Loan { holder: 1, card: 2, position: 3, date: Date(4) };
+        let longest = "9".repeat(SUB_ELEMENT_BYTES_MAX);
+        let take = |items: &[&str], [cards, holders]: [usize; 2]| {
+            let mut bytes = Vec::new();
+            for item in items {
+                Loans::put(&mut Encoder(&mut bytes), (item, &loan));
+            }
+            let (mut row, mut loans) = (Decoder(&bytes), Loans::default());
+            while !row.0.is_empty() {
+                loans.take(&mut row, [cards, holders, 0])?;
+            }
+            Some(loans.rows().map(|(item, taken)| (item.to_owned(), *taken)).collect::<Vec<_>>())
+        };
+        let rows = [&longest, "QA7", "QA76"];
+        assert_eq!(take(&rows, [3, 2]), Some(rows.map(|item| (item.to_owned(), loan)).to_vec()));
+        assert_eq!((take(&rows, [2, 2]), take(&rows, [3, 1])), (None, None), "a card or a holder who is not there");
+        assert_eq!((take(&["QA76", "QA7"], [3, 2]), take(&["QA7", "QA7"], [3, 2])), (None, None), "rows out of order");
+        assert_eq!((take(&[""], [3, 2]), take(&[&(longest + "9")], [3, 2])), (None, None), "no item's number");
+    }
 }

@@ -26,9 +26,10 @@ pub(super) enum Direction {
 pub(super) struct Presence(BTreeMap<(u32, Zone), (Direction, u64)>);
 
 impl Presence {
-    /// Whether the holder went the same way within so many minutes before, and not the other way since.
+    /// Whether the holder went the same way within so many minutes, and not the other way since. Before or after: the clocks of two
+    /// gates are never quite the same.
     pub(super) fn refuses(&self, holder: u32, zone: Zone, direction: Direction, minute: u64, minutes: u32) -> bool {
-        self.0.get(&(holder, zone)).is_some_and(|&(last, at)| last == direction && at <= minute && minute - at < u64::from(minutes))
+        self.0.get(&(holder, zone)).is_some_and(|&(last, at)| last == direction && at.abs_diff(minute) < u64::from(minutes))
     }
 
     /// The holder went through. An older passage, told of late, changes nothing.
@@ -88,7 +89,7 @@ mod tests {
         let mut presence = Presence::default();
         assert!(!presence.refuses(1, zone, Direction::In, 100, 30));
         presence.note(1, zone, Direction::In, 100);
-        for (minute, refused) in [(99, false), (100, true), (129, true), (130, false)] {
+        for (minute, refused) in [(70, false), (71, true), (99, true), (100, true), (129, true), (130, false)] {
             assert_eq!(presence.refuses(1, zone, Direction::In, minute, 30), refused, "{minute}");
         }
         assert!(!presence.refuses(1, zone, Direction::Out, 101, 30));
@@ -108,5 +109,34 @@ mod tests {
         presence.note(2, zone, Direction::In, 8 * DAY_MINUTES);
         presence.cut_over(Date(15));
         assert_eq!(presence.rows().map(|((holder, _), _)| holder).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn an_image_holds_what_was_there_and_nothing_that_cannot_be() {
+        let (gate, library) = (Zone::new("gate").unwrap(), Zone::new("library").unwrap());
+        let mut presence = Presence::default();
+        presence.note(1, library, Direction::Out, 200);
+        presence.note(1, gate, Direction::In, 100);
+        presence.note(0, library, Direction::In, 300);
+        let mut bytes = Vec::new();
+        presence.rows().for_each(|passage| Presence::put(&mut Encoder(&mut bytes), passage));
+        let take = |bytes: &[u8], holders: usize| {
+            let (mut row, mut taken) = (Decoder(bytes), Presence::default());
+            while !row.0.is_empty() {
+                taken.take(&mut row, holders)?;
+            }
+            Some(taken.0)
+        };
+        assert_eq!(take(&bytes, 2), Some(presence.0));
+        assert_eq!(take(&bytes, 1), None, "a holder who is not there");
+        assert_eq!(take(&bytes[..bytes.len() - 1], 2), None, "a row cut short");
+        assert_eq!(take(&bytes.repeat(2), 2), None, "rows out of order");
+        let first = 4 + 2 + "library".len() + 1 + 8;
+        assert_eq!(take(&bytes[..first].repeat(2), 2), None, "a row twice");
+        let direction = 4 + 2 + "library".len();
+        for (number, is_one) in [(0, false), (1, true), (2, true), (3, false)] {
+            bytes[direction] = number;
+            assert_eq!(take(&bytes, 2).is_some(), is_one, "direction {number}");
+        }
     }
 }

@@ -34,24 +34,18 @@ impl Original {
         self.amount() - self.extra.refunded
     }
 
-    /// What the purses have got back once `refunded` fen of DE4 have been given back: cash first.
-    fn given_back(&self, refunded: u64) -> [u64; 2] {
-        if refunded == 0 {
+    /// What the purses get when `amount` more fen of DE4 are given back: the same part of what they paid as all of it is of DE4, cash
+    /// first. What they have got before counts as it was, because a refund that was taken back may have been any of several.
+    pub(super) fn share(&self, amount: u64) -> [u64; 2] {
+        if self.amount() == 0 {
             return [0, 0];
         }
-        if refunded == self.amount() {
-            return self.purses();
-        }
-        let part = u128::from(self.paid()) * u128::from(refunded) / u128::from(self.amount());
-        let given = u64::try_from(part).expect("a part of what was paid");
-        let cash = given.min(self.paid() - u64::from(self.decided.subsidy));
+        let due = u128::from(self.paid()) * u128::from(self.extra.refunded + amount) / u128::from(self.amount());
+        let due = u64::try_from(due).expect("a part of what was paid");
+        let [cash_before, subsidy_before] = self.extra.given_back;
+        let given = due.saturating_sub(cash_before + subsidy_before);
+        let cash = given.min(self.purses()[0] - cash_before);
         [cash, given - cash]
-    }
-
-    /// What the purses get when `amount` more fen of DE4 are given back.
-    pub(super) fn share(&self, amount: u64) -> [u64; 2] {
-        let (before, after) = (self.given_back(self.extra.refunded), self.given_back(self.extra.refunded + amount));
-        [after[0] - before[0], after[1] - before[1]]
     }
 
     /// What the purses paid or got, each.
@@ -154,7 +148,9 @@ impl Ledger {
 
         // The point of no return: the part is given back, and the sale knows of it.
         self.accounts.post(&outcome.movements);
-        self.identities.extra_mut(sale.place).refunded += amount;
+        let of_sale = self.identities.extra_mut(sale.place);
+        of_sale.refunded += amount;
+        of_sale.given_back = [of_sale.given_back[0] + share[0], of_sale.given_back[1] + share[1]];
         self.give_use_back(&sale, amount, false);
         self.count(request).credit(amount);
         outcome.paid = share;
@@ -216,7 +212,9 @@ impl Ledger {
         self.identities.set_state(refund.place, State::Undone);
         // A sale whose day is forgotten can be refunded no more.
         if let Some(sale) = sale {
-            self.identities.extra_mut(sale).refunded -= refund.amount();
+            let of_sale = self.identities.extra_mut(sale);
+            of_sale.refunded -= refund.amount();
+            of_sale.given_back = [of_sale.given_back[0] - cash, of_sale.given_back[1] - subsidy];
         }
         outcome.paid = taken;
         outcome.original = Some(refund.decided.position());

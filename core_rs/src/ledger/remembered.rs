@@ -118,6 +118,8 @@ pub struct Extra {
     pub paid: Option<u64>,
     /// Of a sale's DE4, what refunds have given back. Fen.
     pub refunded: u64,
+    /// What the cash and the subsidy purse have got back by that. Fen.
+    pub given_back: [u64; 2],
     /// The transaction number of what was given back or completed; 0: none.
     pub original: u64,
     /// The index of the card whose purses it touched, where the message named none.
@@ -133,6 +135,7 @@ impl Extra {
     pub(super) fn put(&self, row: &mut Encoder<'_>) {
         row.u64(self.paid.map_or(0, |paid| paid + 1));
         row.u64(self.refunded);
+        self.given_back.iter().for_each(|&fen| row.u64(fen));
         row.u64(self.original);
         row.u32(self.card.unwrap_or(NONE));
         row.u8(self.payee.map_or(0, |payee| payee as u8));
@@ -145,7 +148,8 @@ impl Extra {
     /// From the state's image, where there are so many cards.
     pub(super) fn take(row: &mut Decoder<'_>, cards: usize) -> Option<Self> {
         let paid = row.u64()?.checked_sub(1);
-        let (refunded, original, card) = (row.u64()?, row.u64()?, row.u32()?);
+        let (refunded, given_back) = (row.u64()?, [row.u64()?, row.u64()?]);
+        let (original, card) = (row.u64()?, row.u32()?);
         if card != NONE && card as usize >= cards {
             return None;
         }
@@ -158,7 +162,7 @@ impl Extra {
             1 => Some(Box::new(Totals::take(row)?)),
             _ => return None,
         };
-        Some(Self { paid, refunded, original, card: (card != NONE).then_some(card), payee, totals })
+        Some(Self { paid, refunded, given_back, original, card: (card != NONE).then_some(card), payee, totals })
     }
 }
 

@@ -11,12 +11,16 @@ use super::purchase::give_back;
 use super::refund::Original;
 use super::{Ledger, Outcome, Request, Response};
 
-/// Whether a reversal's content can be meant for this original: what both of them name is equal. The amount of a void means nothing.
+/// DE3 of a void.
+const VOID: u32 = 20_000;
+
+/// Whether a reversal's content can be meant for this original: what both of them name is equal. The amount of a void, granted or not,
+/// means nothing.
 fn concerns(reversal: Content, original: &Remembered) -> bool {
     fn agree<T: PartialEq + Copy>(ours: Option<T>, theirs: Option<T>) -> bool {
         ours.is_none() || theirs.is_none() || ours == theirs
     }
-    let amount = original.deed == Deed::Void || agree(reversal.amount(), original.content.amount());
+    let amount = original.content.processing() == Some(VOID) || agree(reversal.amount(), original.content.amount());
     agree(reversal.card(), original.content.card()) && amount
 }
 

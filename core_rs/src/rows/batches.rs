@@ -94,3 +94,127 @@ impl TouchedBatches {
         stream
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calendar::Date;
+    use crate::card_number::CardNumber;
+    use crate::ledger::identities::{Content, Echo, Family, Identity};
+    use crate::ledger::registry::{CardClass, CardStatus, Category, HolderId, MerchantId, TerminalKind, Zone};
+    use crate::ledger::{Command, Policy, PurseChoice};
+    use crate::session::KeySlot;
+
+    /// 2026-11-22.
+    const TODAY: Date = Date(9_822);
+    const CARD: &[u8] = b"6230000000000017";
+
+    /// A merchant, its terminal and a card; what is decided is noted.
+    struct Campus {
+        ledger: Ledger,
+        touched: TouchedBatches,
+        stan: u32,
+    }
+
+    impl Campus {
+        fn new() -> Self {
+            let mut ledger = Ledger::new();
+            let merchant = MerchantId::new("M1").unwrap();
+            let holder = HolderId::new("H1").unwrap();
+            for command in [
+                Command::Policy(Policy { amount_max: 10_000, identity_days: 1, ..Policy::default() }),
+                Command::Cutover(TODAY),
+                Command::Merchant { id: merchant, name: "Canteen", category: Category::Canteen, fee_bp: 0 },
+                Command::Terminal {
+                    id: *b"T1      ",
+                    merchant: 0,
+                    kind: TerminalKind::Pos,
+                    zone: Zone::new("").unwrap(),
+                    wrapped_key: [0; 24],
+                },
+                Command::Card {
+                    number: CardNumber::from_digits(CARD).unwrap(),
+                    holder,
+                    class: CardClass::Student,
+                    status: CardStatus::Active,
+                    expires: Date(20_000),
+                    opening: [100_000, 0],
+                },
+            ] {
+                ledger.apply(0, &command);
+            }
+            Self { ledger, touched: TouchedBatches::default(), stan: 0 }
+        }
+
+        fn request(&mut self, mti: u16, amount: Option<u64>, batch: Option<u32>) -> Request {
+            self.stan += 1;
+            let card = amount.and_then(|_| CardNumber::from_digits(CARD));
+            Request {
+                identity: Identity::new(Family::of(mti), 0, self.ledger.business_date(), self.stan),
+                content: Content::new(card, Some(0), amount, true),
+                echo: Echo::new(120_000, None, batch, None, true),
+                slot: KeySlot::Current,
+                mti,
+            }
+        }
+
+        fn sell(&mut self, amount: u64, batch: Option<u32>) {
+            let request = self.request(220, Some(amount), batch);
+            let outcome = self.ledger.apply(1, &Command::OfflineSale { request, purse: PurseChoice::Policy });
+            assert_eq!(outcome.response, Response::Approved);
+            self.touched.count(&self.ledger, &request);
+        }
+
+        /// Closes a batch with these debits alone.
+        fn close(&mut self, batch: u32, debits: Total) -> Response {
+            let request = self.request(500, None, Some(batch));
+            let totals = Box::new(Totals { debits, ..Totals::default() });
+            let outcome = self.ledger.apply(2, &Command::BatchClose { request, totals });
+            self.touched.close(&self.ledger, &request, 2, &outcome);
+            outcome.response
+        }
+
+        /// Number, status and debits of each batch that was touched.
+        fn seen(&self) -> Vec<(u32, Option<bool>, Total)> {
+            let rows = self.touched.touched.iter().map(|(&(terminal, batch), touched)| {
+                let row = &self.ledger.registry().terminals[terminal];
+                let totals = if row.batch == batch { Some(row.totals) } else { touched.totals };
+                (batch, touched.closed.map(|closed| closed.2), totals.expect("known").debits)
+            });
+            assert_eq!(self.touched.rows(&self.ledger).rows() as usize, rows.len());
+            rows.collect()
+        }
+    }
+
+    fn total(number: u64, amount: u64) -> Total {
+        Total { number, amount }
+    }
+
+    #[test]
+    fn a_batch_that_is_forgotten_at_the_days_end_has_its_totals() {
+        let mut campus = Campus::new();
+        campus.sell(100, None);
+        campus.sell(20, Some(7));
+        campus.sell(3, Some(7));
+        assert_eq!(campus.close(1, total(1, 100)), Response::Approved);
+        campus.sell(5, None);
+        campus.ledger.apply(3, &Command::Cutover(Date(TODAY.0 + 1)));
+        assert_eq!(campus.ledger.batches().totals(0, 7), Totals::default());
+        assert_eq!(campus.seen(), [(1, Some(true), total(1, 100)), (2, None, total(1, 5)), (7, None, total(2, 23))]);
+    }
+
+    #[test]
+    fn one_that_is_passed_over_stays_open_and_keeps_what_was_counted() {
+        let mut campus = Campus::new();
+        campus.sell(100, None);
+        campus.sell(10, Some(4));
+        assert_eq!(campus.close(4, total(9, 9)), Response::TotalsDiffer);
+        assert_eq!(campus.close(4, total(1, 10)), Response::Approved);
+        campus.sell(1, None);
+        // What comes late to a closed batch is counted there.
+        campus.sell(2, Some(4));
+        assert_eq!(campus.close(5, total(1, 1)), Response::Approved);
+        campus.ledger.apply(3, &Command::Cutover(Date(TODAY.0 + 1)));
+        assert_eq!(campus.seen(), [(1, None, total(1, 100)), (4, Some(true), total(2, 12)), (5, Some(true), total(1, 1))]);
+    }
+}
