@@ -360,8 +360,11 @@ impl Model {
             return Ok(Effect::default());
         };
         let draft = asked.draft;
-        let is_void = before.deed.as_ref().is_some_and(|deed| deed.kind == Kind::Void);
-        let other_card = draft.card.is_some() && before.content.card.is_some() && draft.card != before.content.card;
+        let is_void = before.content.processing == Some(20_000);
+        // A refund or a completion that named no card is about its original's.
+        let about = before.deed.as_ref().filter(|deed| deed.kind != Kind::Void).map(|deed| &deed.card);
+        let card = before.content.card.as_ref().or(about);
+        let other_card = draft.card.is_some() && card.is_some() && draft.card.as_ref() != card;
         let other_amount = draft.amount.is_some() && before.content.amount.is_some() && draft.amount != before.content.amount;
         if other_card || other_amount && !is_void {
             self.events.push("decided.reversal_of_another");

@@ -27,7 +27,7 @@ impl Model {
         let now = Self::minute(asked);
         let passed_back = last.is_some_and(|(last, minute)| {
             let within = self.rules.anti_passback(zone).unwrap_or(0);
-            *last == direction && *minute <= now && now - minute < within
+            *last == direction && (now - minute).abs() < within
         });
         if passed_back {
             self.events.push("decided.passed_back");
