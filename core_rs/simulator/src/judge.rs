@@ -6,7 +6,7 @@ use std::sync::Arc;
 use switch_core::calendar::Date;
 use switch_core::iso8583::frame::{self, Split};
 use switch_core::iso8583::{Message, Tpdu};
-use switch_core::journal::inspect_from;
+use switch_core::journal::{PerRecord, inspect_from};
 use switch_core::ledger::Ledger;
 use switch_core::ledger::accounts::{House, Owner};
 use switch_core::ledger::identities::{Family, Identity};
@@ -237,9 +237,17 @@ impl World {
         self.judge_terminals(ledger)?;
         let digest = ledger.digest();
         // From the first record, or from the oldest snapshot where the beginning was taken away.
+        let mut flags = BTreeMap::new();
+        let mut replayed_from = 0;
         let replayed = snapshot::begin_whole(&*self.storage).and_then(|mut loaded| {
             let start = loaded.start();
-            inspect_from(&self.storage, start.as_ref(), &mut loaded.ledger).map(|_| loaded.ledger)
+            replayed_from = loaded.ledger.position();
+            let mut each = |position: u64, record: &[u8]| {
+                let flag = loaded.ledger.replay(position, record)?.0.outcome.flag;
+                flags.extend(flag.map(|flag| (position, flag.code())));
+                Ok(())
+            };
+            inspect_from(&self.storage, start.as_ref(), &mut PerRecord(&mut each)).map(|_| loaded.ledger)
         });
         let followed = (|| {
             let mut follower = match self.follower.take() {
@@ -256,6 +264,12 @@ impl World {
         }
         let again = replayed.map_err(|error| Failure(format!("the journal cannot be replayed: {error}")))?;
         ensure!(again.digest() == digest, "a fresh replay gives another state");
+        let should = self.model.flags().iter().filter(|(position, _)| **position > replayed_from);
+        ensure!(
+            should.clone().eq(flags.iter()),
+            "the journal marks {flags:?} of what happened offline, and should mark {:?}",
+            should.collect::<Vec<_>>()
+        );
         let follower = followed.map_err(|error| Failure(format!("the follower cannot follow: {error}")))?;
         ensure!(follower.ledger().digest() == digest, "the follower's state is another");
         self.coverage.count("follower.compared");
@@ -266,10 +280,14 @@ impl World {
 /// The reply to something that was decided just now has the elements of its request that replies repeat.
 fn judge_echo(sent: &Sent, message: &Message<'_>) -> Result<(), Failure> {
     let draft = &sent.draft;
+    // A reversal may name the merchant that the terminal had before, and hears the one that it has.
+    let merchant = text(message, 42).map(|own| own.trim_end().to_owned());
+    let named = draft.merchant.map(str::to_owned);
+    let named = if draft.mti / 100 == 4 && merchant.is_some() { named.and(merchant.clone()) } else { named };
     let said = (
         message.card_number().map(|card| card.digits().as_str().to_owned()),
         [3, 4, 12, 24, 70].map(|element| message.number(element)),
-        [42, 49, 60].map(|element| text(message, element).map(|text| text.trim_end().to_owned())),
+        (merchant, [49, 60].map(|element| text(message, element))),
     );
     let should = (
         draft.card.clone().filter(|_| draft.mti / 100 != 8),
@@ -280,11 +298,7 @@ fn judge_echo(sent: &Sent, message: &Message<'_>) -> Result<(), Failure> {
             draft.nii.map(u64::from),
             draft.network.map(u64::from),
         ],
-        [
-            draft.merchant.map(str::to_owned),
-            draft.currency.then(|| "156".to_owned()),
-            draft.batch.map(|batch| format!("{batch:06}")),
-        ],
+        (named, [draft.currency.then(|| "156".to_owned()), draft.batch.map(|batch| format!("{batch:06}"))]),
     );
     ensure!(said == should, "the answer to {sent} repeats {said:?} and should repeat {should:?}");
     Ok(())

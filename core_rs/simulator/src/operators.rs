@@ -65,8 +65,8 @@ impl World {
         let mut cards = Vec::new();
         for (index, status) in statuses.into_iter().enumerate() {
             let expires = if index == 10 { today - 1 } else { today + [0, 1, 400, 400, 400][self.rng.usize(..5)] };
-            let cash = [0, 300, 4_000, 4_000][self.rng.usize(..4)];
-            let opening = [self.rng.i64(0..=cash), [0, self.rng.i64(0..3_000)][self.rng.usize(..2)]];
+            let cash = [0, 0, 300, 4_000, 4_000][self.rng.usize(..5)];
+            let opening = [self.rng.i64(0..=cash), [0, self.rng.i64(0..600), self.rng.i64(0..3_000)][self.rng.usize(..3)]];
             cards.push(self.card_row(index, status, expires, opening));
         }
         cards.push(self.card_row(RICH, "active", today + 400, [RICH_FEN, 0]));
@@ -74,7 +74,11 @@ impl World {
             self.take_file(&File::Rows(rows), None)?;
         }
         if self.rng.bool() {
-            let rules = self.draw_rules();
+            let mut rules = self.draw_rules();
+            if self.rng.bool() {
+                rules.retain(|rule| rule.kind != "pin_above");
+                rules.push(Rule::new("pin_above", "*", "*", [0, 300][self.rng.usize(..2)]));
+            }
             self.take_file(&File::Rules(rules), None)?;
             let pins = self.draw_pins();
             if pins != File::Rows(Vec::new()) {

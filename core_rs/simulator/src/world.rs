@@ -21,7 +21,7 @@ use crate::disk::{Change, Disk, Fault};
 use crate::model::calendar::{campus_day, day_number};
 use crate::model::request::{Identity, Operation};
 use crate::model::{Expected, Limits, Model};
-use crate::terminals::{Move, Notice, Receipt, Scene, Sent, Terminal, corrupted, draw_habits};
+use crate::terminals::{Habits, Move, Notice, Receipt, Scene, Sent, Terminal, corrupted};
 use crate::{Failure, Outcome, ensure};
 
 /// A line of the trace, where one is wanted.
@@ -115,10 +115,7 @@ pub struct World {
     pub(crate) follower: Option<Replica>,
     pub(crate) model: Model,
     pub(crate) terminals: Vec<Terminal>,
-    /// Those that act in this run, the busy ones several times.
-    active: Vec<usize>,
-    habits: Vec<u32>,
-    cards_in_use: usize,
+    habits: Habits,
     receipts: Vec<Receipt>,
     /// By card, the PINs as their holders know them.
     pub(crate) pins: BTreeMap<String, String>,
@@ -173,9 +170,7 @@ impl World {
             follower: None,
             model: Model::default(),
             terminals: Vec::new(),
-            active: Vec::new(),
-            habits: Vec::new(),
-            cards_in_use: rng.usize(1..7),
+            habits: Habits::default(),
             receipts: Vec::new(),
             pins: BTreeMap::new(),
             generations: vec![0; CONNECTIONS],
@@ -202,7 +197,7 @@ impl World {
         world.start(None)?;
         world.import_campus()?;
         let kinds: Vec<&str> = world.terminals.iter().map(|terminal| terminal.kind).collect();
-        (world.habits, world.active) = draw_habits(&mut world.rng, &kinds);
+        world.habits = Habits::draw(&mut world.rng, &kinds);
         Ok(world)
     }
 
@@ -300,14 +295,13 @@ impl World {
             requests: &mut self.requests,
             receipts: &mut self.receipts,
             pins: &self.pins,
-            cards_in_use: self.cards_in_use,
             habits: &self.habits,
         };
         with(&mut self.terminals, &mut scene)
     }
 
     fn terminal_moves(&mut self) {
-        let index = self.active[self.rng.usize(..self.active.len())];
+        let index = self.habits.active[self.rng.usize(..self.habits.active.len())];
         let moved = self.scene(|terminals, scene| (index, terminals[index].act(scene)));
         match moved {
             (_, Move::Sends(sent)) => self.send(sent),
@@ -576,18 +570,18 @@ impl World {
         note!(self, "terminals wind up");
         for _ in 0..40 {
             let whole = self.model.hotlist_version();
-            let active = self.active.clone();
+            let active = self.habits.active.clone();
             let sent = self.scene(|terminals, scene| {
                 let open: Vec<usize> = active.into_iter().filter(|index| !terminals[*index].is_wound_up(whole)).collect();
                 open.into_iter().flat_map(|index| terminals[index].wind_up(scene, whole)).collect::<Vec<_>>()
             });
-            if sent.is_empty() && self.active.iter().all(|index| self.terminals[*index].is_wound_up(whole)) {
+            if sent.is_empty() && self.habits.active.iter().all(|index| self.terminals[*index].is_wound_up(whole)) {
                 break;
             }
             self.exchange(sent)?;
         }
         let (whole, listed) = (self.model.hotlist_version(), self.model.listed());
-        for terminal in self.active.iter().map(|index| &self.terminals[*index]) {
+        for terminal in self.habits.active.iter().map(|index| &self.terminals[*index]) {
             ensure!(terminal.is_wound_up(whole), "a terminal cannot close its batch although all is well");
             let (version, own) = terminal.hotlist();
             ensure!(version == whole && *own == listed, "a terminal has the hotlist {own:?}, and it should be {listed:?}");

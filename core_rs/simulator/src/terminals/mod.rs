@@ -20,8 +20,8 @@ use crate::message::{Draft, Key, Original, Totals};
 use crate::model::calendar::Day;
 use crate::model::request::{Operation, class};
 use list::{OwnList, Progress};
-pub(crate) use orders::draw_habits;
-use orders::{ORDERS, OVERSTEPS, Order};
+pub use orders::Habits;
+use orders::{LOSS, ORDERS, OVERSTEPS, Order};
 use till::Till;
 
 /// Card numbers that terminals read: known, unknown, and some that a file brings later. The last but one is a second card of
@@ -145,10 +145,8 @@ pub struct Scene<'a> {
     pub receipts: &'a mut Vec<Receipt>,
     /// By card, the PINs as their holders know them.
     pub pins: &'a BTreeMap<String, String>,
-    /// How many of [`CARDS`] are mostly used.
-    pub cards_in_use: usize,
-    /// By the place in the list of orders, how much more often than otherwise each is done in this run.
-    pub habits: &'a [u32],
+    /// What this run is like.
+    pub habits: &'a Habits,
 }
 
 /// One terminal.
@@ -350,6 +348,7 @@ impl Terminal {
         }
         if class(draft.mti) == 2 && scene.rng.u8(..40) == 0 {
             draft.batch = Some(self.till.open + 1);
+            self.till.doubt(&draft);
         }
         let (request, key) =
             (pending.request, if is_sign_on { Key::SignOn(self.master) } else { self.session.unwrap_or(Key::None) });
@@ -374,9 +373,10 @@ impl Terminal {
             draft.amount = reversed.amount;
         }
         draft.batch = scene.rng.bool().then_some(self.till.open);
-        match scene.rng.u8(..24) {
+        match scene.rng.u8(..30) {
             0 => draft.card = Some(CARDS[scene.rng.usize(..CARDS.len())].to_owned()),
             1 => draft.amount = Some(1),
+            4 => draft.merchant = Some(NOBODY),
             2 => draft.merchant = Some(self.merchant),
             3 => draft.original = draft.original.map(|original| Original { mti: 800, ..original }),
             _ => {}
@@ -388,7 +388,7 @@ impl Terminal {
     fn choose(&self, scene: &mut Scene<'_>) -> Order {
         let weight = |place: usize| match ORDERS[place] {
             (Order::Asks(operation), _) if !operation.is_allowed_to(self.kind) => 0,
-            (_, weight) => weight * scene.habits[place],
+            (_, weight) => weight * scene.habits.weights[place],
         };
         let weights: Vec<u32> = (0..ORDERS.len()).map(weight).collect();
         let mut chosen = scene.rng.u32(..weights.iter().sum::<u32>() + OVERSTEPS);
@@ -423,7 +423,12 @@ impl Terminal {
                 let Some(done) = self.done.len().checked_sub(1).map(|last| last - scene.rng.usize(..=last.min(11))) else {
                     return Vec::new();
                 };
-                let approved = |place: &usize| self.done[*place].code == "00";
+                // Purchases are many: what is rarer is reversed as often.
+                let rarer = scene.rng.bool();
+                let approved = |place: &usize| {
+                    let Done { draft, code } = &self.done[*place];
+                    code == "00" && class(draft.mti) == 2 && !(rarer && Operation::of(draft) == Operation::Purchase)
+                };
                 let place = (done..self.done.len()).find(approved).filter(|_| scene.rng.u8(..4) > 0).unwrap_or(done);
                 let original = self.done[place].draft.clone();
                 return self.reverse(scene, &original);
@@ -443,7 +448,9 @@ impl Terminal {
                 scene.coverage.count("terminal.stan_used_twice");
                 let place = scene.rng.usize(..self.done.len());
                 let (stan, month_day) = (self.done[place].draft.stan, self.done[place].draft.month_day);
-                let Order::Asks(operation) = ORDERS[scene.rng.usize(..15)].0 else { return Vec::new() };
+                let reports = class(self.done[place].draft.mti) == 3;
+                let orders = if reports { LOSS..=LOSS + 1 } else { 0..=LOSS - 1 };
+                let Order::Asks(operation) = ORDERS[scene.rng.usize(orders)].0 else { return Vec::new() };
                 let draft = self.order(scene, operation);
                 draft.map(|draft| Draft { stan, month_day, ..draft })
             }
@@ -531,7 +538,7 @@ impl Terminal {
                 self.keep_receipt(operation, &draft, heard, receipts);
             }
         }
-        if class(draft.mti) == 2 {
+        if class(draft.mti) == 2 || matches!(draft.update, Some('1' | '3')) {
             self.done.push(Done { draft, code: code.to_owned() });
         }
         notice

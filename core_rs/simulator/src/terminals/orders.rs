@@ -30,7 +30,7 @@ pub(super) const ORDERS: [(Order, u32); 32] = [
     (Order::Asks(Operation::Purchase), 30),
     (Order::Asks(Operation::OfflineSale), 9),
     (Order::Asks(Operation::Void), 7),
-    (Order::Asks(Operation::Refund), 10),
+    (Order::Asks(Operation::Refund), 16),
     (Order::Asks(Operation::Load), 12),
     (Order::Asks(Operation::Bill), 12),
     (Order::Asks(Operation::Hold), 20),
@@ -55,19 +55,23 @@ pub(super) const ORDERS: [(Order, u32); 32] = [
     (Order::Asks(Operation::Event), 24),
     (Order::Asks(Operation::Echo), 2),
     (Order::Asks(Operation::SignOff), 2),
-    (Order::Reverses, 12),
+    (Order::Reverses, 16),
     (Order::ReversesAhead, 4),
     (Order::UsesStanTwice, 4),
     (Order::Errs, 4),
 ];
 
+/// The place of the loss in [`ORDERS`], right behind what 01xx and 02xx ask; the found follows.
+pub(super) const LOSS: usize = 21;
+
 /// What some runs are about: kinds of terminals, operations, and whether reversals. They meet there more often what else they
 /// hardly meet: the second refund of a sale, reversed, and then a third.
-const THEMES: [(&[&str], &[Operation], bool); 9] = [
+const THEMES: [(&[&str], &[Operation], bool); 10] = [
     (&["pos"], &[Operation::Purchase, Operation::Refund], true),
     (&["pos", "counter"], &[Operation::Purchase, Operation::OfflineSale, Operation::Refund, Operation::Void], true),
     (&["counter"], &[Operation::OfflineSale, Operation::Load, Operation::Bill], true),
     (&["water"], &[Operation::Hold, Operation::Completion], true),
+    (&["water", "kiosk"], &[Operation::Hold, Operation::Bill], true),
     (&["water", "pos"], &[Operation::Hold, Operation::Purchase, Operation::OfflineSale], false),
     (&["gate"], &[Operation::Enter, Operation::Leave, Operation::Advice(910_000), Operation::Advice(920_000)], false),
     (&["library"], &[Operation::Borrow, Operation::Return, Operation::Advice(930_000), Operation::Advice(940_000)], false),
@@ -75,23 +79,40 @@ const THEMES: [(&[&str], &[Operation], bool); 9] = [
     (&["pos", "counter"], &[Operation::Purchase, Operation::Refund, Operation::BatchClose], false),
 ];
 
-/// What a run's terminals do, and which of these kinds do it: how much more often than otherwise each of [`ORDERS`] is given.
-pub(crate) fn draw_habits(rng: &mut fastrand::Rng, kinds: &[&'static str]) -> (Vec<u32>, Vec<usize>) {
-    let mut habits: Vec<u32> = (0..ORDERS.len()).map(|_| [0, 1, 1, 1, 2, 6][rng.usize(..6)]).collect();
-    let theme = THEMES.get(rng.usize(..2 * THEMES.len()));
-    let able: Vec<usize> = (0..kinds.len()).filter(|place| theme.is_none_or(|theme| theme.0.contains(&kinds[*place]))).collect();
-    if let Some((_, operations, reverses)) = theme {
-        for (habit, (order, _)) in habits.iter_mut().zip(ORDERS) {
-            *habit = match order {
-                Order::Asks(operation) => u32::from(operations.contains(&operation)) * rng.u32(1..4),
-                Order::Reverses => u32::from(*reverses) * rng.u32(0..4),
-                _ => rng.u32(..2),
-            };
+/// What a run is like.
+#[derive(Default)]
+pub struct Habits {
+    /// By the place in the list of orders, how much more often than otherwise each is given.
+    pub weights: Vec<u32>,
+    /// The terminals that act, the busy ones several times.
+    pub active: Vec<usize>,
+    /// How many of [`CARDS`] are mostly used.
+    pub cards_in_use: usize,
+    /// Whether holders type wrong PINs as often as right ones.
+    pub is_forgetful: bool,
+}
+
+impl Habits {
+    /// Those of a run with terminals of these kinds.
+    #[must_use]
+    pub fn draw(rng: &mut fastrand::Rng, kinds: &[&'static str]) -> Self {
+        let mut weights: Vec<u32> = (0..ORDERS.len()).map(|_| [0, 1, 1, 1, 2, 6][rng.usize(..6)]).collect();
+        let theme = THEMES.get(rng.usize(..2 * THEMES.len()));
+        let does = |place: &usize| theme.is_none_or(|theme| theme.0.contains(&kinds[*place]));
+        let able: Vec<usize> = (0..kinds.len()).filter(does).collect();
+        if let Some((_, operations, reverses)) = theme {
+            for (weight, (order, _)) in weights.iter_mut().zip(ORDERS) {
+                *weight = match order {
+                    Order::Asks(operation) => u32::from(operations.contains(&operation)) * rng.u32(1..4),
+                    Order::Reverses => u32::from(*reverses) * rng.u32(0..4),
+                    _ => rng.u32(..2),
+                };
+            }
         }
+        let mut active: Vec<usize> = (0..rng.usize(4..12)).map(|_| able[rng.usize(..able.len())]).collect();
+        active.sort_unstable();
+        Self { weights, active, cards_in_use: rng.usize(1..7), is_forgetful: rng.u8(..3) == 0 }
     }
-    let mut active: Vec<usize> = (0..rng.usize(4..12)).map(|_| able[rng.usize(..able.len())]).collect();
-    active.sort_unstable();
-    (habits, active)
 }
 
 /// Reckoned with those of [`ORDERS`].
@@ -106,7 +127,7 @@ impl Terminal {
     /// A card: mostly one of the six that everybody knows.
     fn card(scene: &mut Scene<'_>) -> String {
         let first = scene.rng.u8(..3) > 0;
-        CARDS[scene.rng.usize(..if first { scene.cards_in_use } else { CARDS.len() })].to_owned()
+        CARDS[scene.rng.usize(..if first { scene.habits.cards_in_use } else { CARDS.len() })].to_owned()
     }
 
     fn amount(scene: &mut Scene<'_>) -> u64 {
@@ -125,6 +146,7 @@ impl Terminal {
         draft.pin = match (scene.rng.u8(..16), known) {
             (0..4, _) => None,
             (4..9, Some(pin)) => Some(PinEntry::Digits(pin)),
+            (9.., Some(_)) if !scene.habits.is_forgetful && scene.rng.bool() => None,
             (11, _) => Some(PinEntry::NoBlock),
             (_, Some(_)) => Some(PinEntry::Digits(["000000", "4719"][scene.rng.usize(..2)].to_owned())),
             (_, None) => (scene.rng.u8(..4) == 0).then(|| PinEntry::Digits("12345".to_owned())),
@@ -213,7 +235,7 @@ impl Terminal {
                 draft.amount = Some(match scene.rng.u8(..12) {
                     0 => Self::amount(scene),
                     1 => amount + 1,
-                    2..5 => amount,
+                    2..6 => amount,
                     _ => scene.rng.u64(..amount) / 2 + 1,
                 });
             }
@@ -251,9 +273,18 @@ impl Terminal {
             }
             Operation::Load | Operation::Bill | Operation::Hold => {
                 draft.amount = Some(Self::amount(scene));
-                if operation == Operation::Load && scene.rng.u8(..10) == 0 {
+                match scene.rng.u8(..10) {
                     // Into a purse that is nearly full.
-                    (draft.card, draft.amount) = (Some(CARDS[CARDS.len() - 1].to_owned()), Some(u64::from(scene.amount_max)));
+                    0 if operation == Operation::Load => {
+                        (draft.card, draft.amount) = (Some(CARDS[CARDS.len() - 1].to_owned()), Some(u64::from(scene.amount_max)));
+                    }
+                    // After an offline sale, for the debt that it may have left.
+                    1..6 if operation == Operation::Load => {
+                        let offline = |receipt: &&Receipt| receipt.operation == Operation::OfflineSale;
+                        let debtor = scene.receipts.iter().rev().find(offline).map(|receipt| receipt.card.clone());
+                        draft.card = debtor.or(draft.card.take());
+                    }
+                    _ => {}
                 }
             }
             Operation::Borrow | Operation::Return | Operation::Advice(930_000 | 940_000) => {
@@ -349,6 +380,9 @@ impl Terminal {
         draft.card = scene.rng.bool().then(|| CARDS[0].to_owned());
         if mti == 300 && scene.rng.bool() {
             (draft.update, draft.file) = (Some('2'), Some("HOTLIST"));
+        }
+        if scene.rng.u8(..12) == 0 {
+            Self::spoil(scene, &mut draft);
         }
         draft
     }
