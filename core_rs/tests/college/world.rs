@@ -328,7 +328,7 @@ impl World {
                 let Some(key) = &self.pin_keys[till] else { return };
                 let pin = Pin::from_digits(if is_right { PIN } else { "0000" }.as_bytes()).expect("a PIN");
                 let block = key.encrypt(&pin, card(CARDS[index]), [u8::from(is_right); 8]);
-                let block: String = block.iter().map(|byte| format!("{byte:02X}")).collect();
+                let block = format!("{:032X}", u128::from_be_bytes(block));
                 self.sell(till, draft.with(48, &sub_element(52, &block)));
             }
             Step::OfflineSale(till, stan, card, purse, amount) => {
@@ -386,7 +386,12 @@ impl World {
         }
         let draft = self.terminals[terminal].draft(500, stan).with(60, &format!("{batch:06}"));
         let draft = totals.elements().iter().fold(draft, |draft, (element, number)| draft.with(*element, &number.to_string()));
-        assert_ne!(self.ask(terminal, draft).code(), if is_equal { "95" } else { "00" });
+        let before = self.authorizer.ledger().position();
+        let code = self.ask(terminal, draft).code();
+        // A message that is known already gets its first answer, whatever totals it has.
+        if self.authorizer.ledger().position() > before {
+            assert_ne!(code, if is_equal { "95" } else { "00" });
+        }
     }
 
     fn take_other(&mut self, step: &Step) {
