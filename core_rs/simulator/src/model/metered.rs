@@ -66,7 +66,9 @@ impl Model {
         self.merchants.get_mut(asked.merchant).expect("known").takings += amount;
         self.count(asked, super::batches::Column::Debit, amount);
         self.events.push(if amount == 0 { "decided.completed_unused" } else { "decided.completed" });
-        Ok(Effect { deed: Some(Deed::new(Kind::Completion, &deed.card, amount, [amount, 0])), ..Effect::default() })
+        let mut done = Deed::new(Kind::Completion, &deed.card, amount, [amount, 0]);
+        done.about = number;
+        Ok(Effect { deed: Some(done), ..Effect::default() })
     }
 
     /// Whether a hold has lasted as long as it may. The oldest is looked at, by transaction number.

@@ -31,7 +31,7 @@ use batches::Batch;
 use calendar::{Day, NO_DAY, campus_day, civil, nearest};
 use cards::{Card, File, Hotlist};
 use metered::OpenHold;
-use money::{Deed, House};
+use money::{Deed, House, Kind};
 use policy::Rules;
 use request::{Identity, Operation, class};
 
@@ -537,28 +537,37 @@ impl Model {
         own && operation.is_allowed_to(terminal.kind)
     }
 
-    /// The business day of an approved, remembered decision, with what the rules see of it.
-    fn spending_of(&self, identity: &Identity) -> Option<(Day, policy::Spending)> {
+    /// What the rules see of something that they have counted on this business date. A completion is counted by its hold.
+    fn counted_today(&self, identity: &Identity) -> Option<policy::Spending> {
         let decided = self.decisions.get(identity)?;
         let deed = decided.deed.as_ref()?;
-        let is_purchase = matches!(deed.kind, money::Kind::Purchase | money::Kind::OfflineSale);
-        let category = self.merchants[decided.merchant].category;
+        let counted = match deed.kind {
+            Kind::Completion => self.decisions.get(self.numbers.get(&deed.about)?)?.day,
+            _ => decided.day,
+        };
         let card = self.cards.get(&deed.card)?;
         let spending = policy::Spending {
             holder: card.holder.clone(),
             class: card.class,
-            category,
+            category: self.merchants[decided.merchant].category,
             day: identity.2,
             time: decided.time,
-            is_purchase,
+            is_purchase: matches!(deed.kind, Kind::Purchase | Kind::OfflineSale),
         };
-        Some((decided.day, spending))
+        (counted == self.day).then_some(spending)
     }
 
     /// Gives back what the rules have counted of something that was done on this business date.
     fn give_use_back(&mut self, identity: &Identity, amount: i64, whole: bool) {
-        if let Some((_, spending)) = self.spending_of(identity).filter(|(day, _)| *day == self.day) {
+        if let Some(spending) = self.counted_today(identity) {
             self.rules.give_back(&spending, amount, whole);
+        }
+    }
+
+    /// Counts again what was given back.
+    fn use_again(&mut self, identity: &Identity, amount: i64) {
+        if let Some(spending) = self.counted_today(identity) {
+            self.rules.use_again(&spending, amount);
         }
     }
 

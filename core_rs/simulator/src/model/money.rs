@@ -53,8 +53,8 @@ pub(super) struct Deed {
     refunded: i64,
     /// What the purses got of it.
     back: [i64; 2],
-    /// Of a refund, the sale's transaction number; of a bill, the payee.
-    about: u64,
+    /// Of a refund or a completion, the transaction number of the sale or the hold; of a bill, the payee.
+    pub(super) about: u64,
 }
 
 impl Deed {
@@ -299,6 +299,12 @@ impl Model {
         let left = sale.amount - sale.refunded;
         let back = [sale.paid[0] - sale.back[0], sale.paid[1] - sale.back[1]];
         self.deed(identity).stands = false;
+        if sale.refunded > 0 {
+            // All of it is back: its refunds cannot be taken back any more.
+            let number = self.decisions[identity].position;
+            let deeds = self.decisions.values_mut().filter_map(|decided| decided.deed.as_mut());
+            deeds.filter(|deed| deed.kind == Kind::Refund && deed.about == number).for_each(|deed| deed.stands = false);
+        }
         self.give_back(&sale, merchant, left, back);
         self.give_use_back(identity, left, true);
         left
@@ -372,7 +378,8 @@ impl Model {
         }
         let (number, merchant) = (before.position, before.merchant);
         let Some(deed) = before.deed.clone().filter(|deed| deed.stands) else {
-            self.events.push("decided.nothing_to_undo");
+            let is_refund = before.deed.as_ref().is_some_and(|deed| deed.kind == Kind::Refund);
+            self.events.push(if is_refund { "undone.refund_of_undone" } else { "decided.nothing_to_undo" });
             return Ok(Effect::default());
         };
         match deed.kind {
@@ -413,18 +420,14 @@ impl Model {
         Ok(Effect::default())
     }
 
-    /// What a refund gave is taken back, from the subsidy what is still there of it, unless the sale was undone meanwhile.
+    /// What a refund gave is taken back, from the subsidy what is still there of it.
     fn undo_refund(&mut self, asked: &Asked<'_>, identity: &Identity, refund: &Deed, merchant: &str) {
         self.deed(identity).stands = false;
-        let sale = self.numbers.get(&refund.about).copied();
-        if let Some(sale) = sale {
-            let sale = self.deed(&sale);
+        if let Some(identity) = self.numbers.get(&refund.about).copied() {
+            let sale = self.deed(&identity);
             sale.refunded -= refund.amount;
             sale.back = [sale.back[0] - refund.paid[0], sale.back[1] - refund.paid[1]];
-            if !sale.stands {
-                self.events.push("undone.refund_of_undone");
-                return;
-            }
+            self.use_again(&identity, refund.amount);
         }
         self.events.push("undone.refund");
         let [_, subsidy] = *self.purses(&refund.card);

@@ -201,6 +201,13 @@ impl Rules {
         }
     }
 
+    /// An amount that was given back is spent after all.
+    pub(super) fn use_again(&mut self, spending: &Spending, amount: i64) {
+        for (place, _, day) in self.counting(spending).into_iter().filter(|(_, kind, _)| *kind == "day_max") {
+            *self.used.entry((place, spending.holder.clone(), day)).or_default() += amount;
+        }
+    }
+
     pub(super) fn list(&self) -> &[Rule] {
         &self.list
     }
