@@ -38,10 +38,10 @@ pub(crate) use note;
 const BATCH_BYTES_MAX: usize = JOURNAL_RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES;
 pub(crate) const OPTIONS: Options =
     Options { segment_bytes: (BATCH_BYTES_MAX as u64 + 112).next_multiple_of(4096) + 2 * 4096, batch_bytes_max: BATCH_BYTES_MAX };
-const DISK_BYTES: u64 = 64 << 20;
+pub(crate) const DISK_BYTES: u64 = 64 << 20;
 /// Connections that terminals share.
 pub(crate) const CONNECTIONS: usize = 7;
-const SECOND: u64 = 1_000_000;
+pub(crate) const SECOND: u64 = 1_000_000;
 pub(crate) const DAY_MICROSECONDS: u64 = 86_400 * SECOND;
 
 /// Limits as a campus may have them.
@@ -89,7 +89,7 @@ pub(crate) struct Told {
 }
 
 /// On its way.
-enum Packet {
+pub(crate) enum Packet {
     Request(Rc<Sent>, u32),
     Garbage(Vec<u8>, usize),
     Reply { sent: Rc<Sent>, identity: Option<Identity>, generation: u32, bytes: Rc<Vec<u8>> },
@@ -115,12 +115,13 @@ pub struct World {
     pub(crate) follower: Option<Replica>,
     pub(crate) model: Model,
     pub(crate) terminals: Vec<Terminal>,
-    habits: Habits,
+    /// What this run is like.
+    pub(crate) habits: Habits,
     receipts: Vec<Receipt>,
     /// By card, the PINs as their holders know them.
     pub(crate) pins: BTreeMap<String, String>,
     pub(crate) generations: Vec<u32>,
-    network: Vec<Packet>,
+    pub(crate) network: Vec<Packet>,
     pub(crate) tickets: BTreeMap<u64, Ticket>,
     messages: u64,
     pub(crate) cards_entered: u32,
@@ -283,7 +284,7 @@ impl World {
 
     // --- terminals and the network ---
 
-    fn scene<T>(&mut self, with: impl FnOnce(&mut Vec<Terminal>, &mut Scene<'_>) -> T) -> T {
+    pub(crate) fn scene<T>(&mut self, with: impl FnOnce(&mut Vec<Terminal>, &mut Scene<'_>) -> T) -> T {
         let seconds = self.now / SECOND + 8 * 3_600;
         let of_day = u32::try_from(seconds % 86_400).expect("seconds of a day");
         let mut scene = Scene {
@@ -385,7 +386,7 @@ impl World {
         self.check_position()
     }
 
-    fn handle(&mut self, sent: &Rc<Sent>, generation: u32) -> Result<(), Failure> {
+    pub(crate) fn handle(&mut self, sent: &Rc<Sent>, generation: u32) -> Result<(), Failure> {
         let wall = self.wall();
         let Some(server) = &mut self.server else { return Ok(()) };
         let Split::Frame { tpdu, message, consumed } = frame::split(&sent.bytes) else {
@@ -495,7 +496,13 @@ impl World {
         Ok(())
     }
 
-    fn hear(&mut self, sent: &Rc<Sent>, identity: Option<Identity>, generation: u32, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn hear(
+        &mut self,
+        sent: &Rc<Sent>,
+        identity: Option<Identity>,
+        generation: u32,
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
         let terminal = &mut self.terminals[sent.terminal];
         if generation != self.generations[terminal.connection] || !sent.intact {
             return Ok(());
@@ -521,92 +528,5 @@ impl World {
             let ledger = server.lanes.authorizer().ledger();
             self.boundaries.entry(ledger.position()).or_insert_with(|| ledger.digest());
         }
-    }
-
-    // --- the end ---
-
-    /// Everything works again, and every terminal gets its answers.
-    fn calm_down(&mut self) -> Result<(), Failure> {
-        note!(self, "all is well again");
-        self.disk.disarm();
-        self.disk.resize(DISK_BYTES);
-        (self.disk_is_full, self.clock_error) = (false, 0);
-        self.network.clear();
-        for terminal in &mut self.terminals {
-            terminal.come_back();
-        }
-        for round in 0..60 {
-            if self.server.is_none() {
-                self.start(None)?;
-                if self.over {
-                    return Ok(());
-                }
-                ensure!(self.server.is_some(), "the switch does not start although all is well");
-            }
-            if round == 0 {
-                // Files that were cut off are imported again.
-                self.import_terminals()?;
-            }
-            // Terminals take their date from the switch, whose own may be some days ahead of the calendar.
-            let skew = self.model.day - campus_day(self.now);
-            self.terminals.iter_mut().for_each(|terminal| terminal.set_skew(skew));
-            let waiting = self.scene(|terminals, scene| {
-                let waiting = terminals.iter_mut().filter(|terminal| terminal.is_waiting());
-                waiting.flat_map(|one| one.insist_on_all(scene)).collect::<Vec<_>>()
-            });
-            if waiting.is_empty() && self.terminals.iter().all(|terminal| !terminal.is_waiting()) {
-                break;
-            }
-            self.exchange(waiting)?;
-        }
-        let silent: BTreeSet<usize> = (0..self.terminals.len()).filter(|&index| self.terminals[index].is_waiting()).collect();
-        ensure!(silent.is_empty(), "terminals {silent:?} never get their answers although all is well");
-        self.wind_up()?;
-        self.judge_end()
-    }
-
-    /// Every terminal reads the hotlist until it is whole, and closes its batch.
-    fn wind_up(&mut self) -> Result<(), Failure> {
-        note!(self, "terminals wind up");
-        for _ in 0..40 {
-            let whole = self.model.hotlist_version();
-            let active = self.habits.active.clone();
-            let sent = self.scene(|terminals, scene| {
-                let open: Vec<usize> = active.into_iter().filter(|index| !terminals[*index].is_wound_up(whole)).collect();
-                open.into_iter().flat_map(|index| terminals[index].wind_up(scene, whole)).collect::<Vec<_>>()
-            });
-            if sent.is_empty() && self.habits.active.iter().all(|index| self.terminals[*index].is_wound_up(whole)) {
-                break;
-            }
-            self.exchange(sent)?;
-        }
-        let (whole, listed) = (self.model.hotlist_version(), self.model.listed());
-        for terminal in self.habits.active.iter().map(|index| &self.terminals[*index]) {
-            ensure!(terminal.is_wound_up(whole), "a terminal cannot close its batch although all is well");
-            let (version, own) = terminal.hotlist();
-            ensure!(version == whole && *own == listed, "a terminal has the hotlist {own:?}, and it should be {listed:?}");
-        }
-        Ok(())
-    }
-
-    /// A round in which nothing is lost: requests, what they need to become durable, and answers.
-    fn exchange(&mut self, sent: Vec<Sent>) -> Result<(), Failure> {
-        self.keep_date()?;
-        for sent in sent.into_iter().map(Rc::new) {
-            let generation = self.generations[self.terminals[sent.terminal].connection];
-            note!(self, "T{} sends {}: {sent}", sent.terminal, sent.request);
-            self.handle(&sent, generation)?;
-        }
-        for _ in 0..3 {
-            self.settle()?;
-            self.drive()?;
-        }
-        for packet in std::mem::take(&mut self.network) {
-            if let Packet::Reply { sent, identity, generation, bytes } = packet {
-                self.hear(&sent, identity, generation, &bytes)?;
-            }
-        }
-        self.now += SECOND;
-        Ok(())
     }
 }

@@ -5,7 +5,8 @@ use std::fmt::Write;
 
 use super::calendar::Day;
 use super::policy::Rule;
-use super::{Asked, Effect, Event, Merchant, Model, Ruling, Terminal};
+use super::sessions::Terminal;
+use super::{Asked, Effect, Event, Merchant, Model, Ruling};
 use crate::message::{Draft, PinEntry};
 
 /// Changes in one piece of the hotlist.

@@ -13,6 +13,7 @@
 //! | [`metered`] | holds, completions, lapses |
 //! | [`people`] | doors, loans, attendance |
 //! | [`batches`] | what terminals' batches add up to |
+//! | `sessions` | keys, and which merchant a terminal names |
 //! | [`policy`] | the campus's rules and what was used of them |
 
 pub mod batches;
@@ -23,17 +24,19 @@ pub mod money;
 pub mod people;
 pub mod policy;
 pub mod request;
+mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::message::{Draft, Key, Nonces, Totals};
+use crate::message::{Draft, Key, Totals};
 use batches::Batch;
-use calendar::{Day, NO_DAY, campus_day, civil, nearest};
+use calendar::{Day, NO_DAY, campus_day, nearest};
 use cards::{Card, File, Hotlist};
 use metered::OpenHold;
 use money::{Deed, House, Kind};
 use policy::Rules;
 use request::{Identity, Operation, class};
+use sessions::Terminal;
 
 /// The most days by which a running switch follows its clock, and a start.
 pub const FOLLOWED_DAYS: [Day; 2] = [3, 100];
@@ -49,20 +52,6 @@ pub struct Limits {
     pub hold_hours: u16,
     /// Wrong PINs in a row.
     pub pin_tries_max: u8,
-}
-
-#[derive(Clone)]
-struct Terminal {
-    merchant: &'static str,
-    kind: &'static str,
-    zone: &'static str,
-    key: [u8; 16],
-    current: Option<Nonces>,
-    previous: Option<Nonces>,
-    /// Whether the running switch still takes the previous session's key; a restart asks the journal again.
-    takes_previous: bool,
-    /// Its open batch.
-    batch: u32,
 }
 
 #[derive(Clone)]
@@ -324,23 +313,6 @@ impl Model {
         }
     }
 
-    /// Whether the key proves the message. `None`: it does not; else whether it is the newest session's.
-    fn prove(&mut self, draft: &Draft, key: Key, operation: Operation) -> Option<bool> {
-        let terminal = self.terminals.get_mut(&draft.terminal).expect("a known terminal");
-        match key {
-            Key::None if operation == Operation::Echo => Some(false),
-            Key::SignOn(master) if operation == Operation::SignOn => (master == terminal.key).then_some(false),
-            Key::Session(master, nonces) if operation != Operation::SignOn && master == terminal.key => {
-                if terminal.current == Some(nonces) {
-                    terminal.takes_previous = false;
-                    return Some(true);
-                }
-                (terminal.takes_previous && terminal.previous == Some(nonces)).then_some(false)
-            }
-            _ => None,
-        }
-    }
-
     /// The identity of a reversal's original. `None`: it names none.
     fn named_original(&self, draft: &Draft) -> Option<Identity> {
         match draft.original {
@@ -374,20 +346,9 @@ impl Model {
             return self.plain("00", false, proved);
         }
         let window = self.remembered_from..=self.day + 1;
+        let request = || Event::Request(Box::new((draft.clone(), key, nonce, now)));
         if !window.contains(&identity.2) || !window.contains(&about.2) {
-            let is_written = !operation.is_advice() || self.late.contains_key(&identity);
-            if !is_written && !room {
-                return self.plain("91", false, true);
-            }
-            if !is_written {
-                self.position += 1;
-                self.late.insert(identity, self.day);
-                self.events.push("decided.late_advice");
-                self.follow_session(draft, is_current);
-                self.keep(Event::Request(Box::new((draft.clone(), key, nonce, now))));
-            }
-            let events = std::mem::take(&mut self.events);
-            return Expected { events, ..self.plain("12", true, true) };
+            return self.refuse_late(operation, identity, is_current, request, room);
         }
         if let Some(answer) = self.inquiry(operation, draft) {
             return answer;
@@ -411,18 +372,33 @@ impl Model {
         let asked = Asked { draft, identity, position: self.position, merchant, now };
         let ruling = self.decide(operation, &asked, about, nonce);
         self.remember(operation, &asked, content, ruling);
-        self.follow_session(draft, is_current);
+        self.follow_session(draft.terminal, is_current);
         self.tombstones.remove(&identity);
-        self.keep(Event::Request(Box::new((draft.clone(), key, nonce, now))));
+        self.keep(request());
         let events = std::mem::take(&mut self.events);
         Expected { events, is_new: true, ..self.answer(identity) }
     }
 
-    /// Once the newest session has proved a remembered message, the one before it is no more.
-    fn follow_session(&mut self, draft: &Draft, is_current: bool) {
-        if is_current {
-            self.terminals.get_mut(&draft.terminal).expect("known").previous = None;
+    /// The answer to what is dated outside the window: an advice is written down, once.
+    fn refuse_late(
+        &mut self,
+        operation: Operation,
+        identity: Identity,
+        is_current: bool,
+        request: impl Fn() -> Event,
+        room: bool,
+    ) -> Expected {
+        if !operation.is_advice() || self.late.contains_key(&identity) {
+            return self.plain("12", true, true);
         }
+        if !room {
+            return self.plain("91", false, true);
+        }
+        self.position += 1;
+        self.late.insert(identity, self.day);
+        self.follow_session(identity.1, is_current);
+        self.keep(request());
+        Expected { events: vec!["decided.late_advice"], ..self.plain("12", true, true) }
     }
 
     /// The answer to what changes nothing, if it is that.
@@ -474,19 +450,8 @@ impl Model {
                 let command = if ["01", "03"].contains(&asked.draft.tag(40).expect("asked for")) { "4304TRIP" } else { "4304NONE" };
                 Ok(Effect { private: Some(command.to_owned()), ..Effect::default() })
             }
-            Operation::SignOn => {
-                let (year, month, day) = civil(self.day);
-                let terminal = self.terminals.get_mut(&asked.draft.terminal).expect("known");
-                terminal.previous = terminal.current.replace((asked.draft.nonce.expect("asked for"), nonce));
-                terminal.takes_previous = true;
-                let private = format!("0216{:016X}0308{year:04}{month:02}{day:02}", u64::from_be_bytes(nonce));
-                Ok(Effect { private: Some(private), ..Effect::default() })
-            }
-            Operation::SignOff => {
-                let terminal = self.terminals.get_mut(&asked.draft.terminal).expect("known");
-                (terminal.current, terminal.previous) = (None, None);
-                Ok(Effect::default())
-            }
+            Operation::SignOn => Ok(self.sign_on(asked, nonce)),
+            Operation::SignOff => Ok(self.sign_off(asked)),
             Operation::Balance | Operation::Verify | Operation::Hotlist | Operation::Update | Operation::Echo => {
                 unreachable!("answered before")
             }
@@ -527,14 +492,6 @@ impl Model {
             totals: decided.totals,
             ..self.plain(decided.code, true, true)
         }
-    }
-
-    /// Whether a terminal may ask this and names its own merchant, or the one that it had when it did what this is about.
-    fn terminal_may(&self, draft: &Draft, operation: Operation, about: Identity) -> bool {
-        let terminal = &self.terminals[&draft.terminal];
-        let before = || self.decisions.get(&about).map(|decided| decided.merchant);
-        let own = draft.merchant.is_none_or(|named| named == terminal.merchant || Some(named) == before());
-        own && operation.is_allowed_to(terminal.kind)
     }
 
     /// What the rules see of something that they have counted on this business date. A completion is counted by its hold.

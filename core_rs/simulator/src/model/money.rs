@@ -47,8 +47,6 @@ pub(super) struct Deed {
     pub(super) paid: [i64; 2],
     pub(super) stands: bool,
     pub(super) has_lapsed: bool,
-    /// Whether the purses paid more than the amount, so that the fees have a part of it.
-    is_surcharged: bool,
     /// Of the amount, what refunds have given back.
     refunded: i64,
     /// What the purses got of it.
@@ -59,18 +57,7 @@ pub(super) struct Deed {
 
 impl Deed {
     pub(super) fn new(kind: Kind, card: &str, amount: i64, paid: [i64; 2]) -> Self {
-        Self {
-            kind,
-            card: card.to_owned(),
-            amount,
-            paid,
-            stands: true,
-            has_lapsed: false,
-            is_surcharged: paid[0] + paid[1] > amount,
-            refunded: 0,
-            back: [0, 0],
-            about: 0,
-        }
+        Self { kind, card: card.to_owned(), amount, paid, stands: true, has_lapsed: false, refunded: 0, back: [0, 0], about: 0 }
     }
 
     /// What the purses get when so much more of the amount is refunded: of the price as much as of the amount, rounded down over
@@ -194,7 +181,7 @@ impl Model {
         self.move_cash(&sale.number, -paid[0]);
         self.purses(&sale.number)[1] -= paid[1];
         self.merchants.get_mut(asked.merchant).expect("known").takings += sale.amount;
-        self.settle_difference(sale.price - sale.amount, sale.price > sale.amount);
+        self.settle_difference(sale.price, sale.amount);
         self.rules.use_up(&sale.spending, sale.amount, self.day);
         self.count(asked, Column::Debit, sale.amount);
         if sale.price != sale.amount {
@@ -206,9 +193,10 @@ impl Model {
         Deed::new(kind, &sale.number, sale.amount, paid)
     }
 
-    /// A surcharge goes to the fees; a discount comes from the grants.
-    fn settle_difference(&mut self, more: i64, is_surcharge: bool) {
-        if is_surcharge { self.house.fees += more } else { self.house.grants += more }
+    /// What purses pay more than a merchant gets goes to the fees, and what they pay less comes from the grants.
+    fn settle_difference(&mut self, purses: i64, merchant: i64) {
+        let account = if purses.abs() > merchant.abs() { &mut self.house.fees } else { &mut self.house.grants };
+        *account += purses - merchant;
     }
 
     pub(super) fn purchase(&mut self, asked: &Asked<'_>) -> Ruling {
@@ -315,7 +303,7 @@ impl Model {
         self.move_cash(&sale.card, back[0]);
         self.purses(&sale.card)[1] += back[1];
         self.merchants.get_mut(merchant).expect("known").takings -= amount;
-        self.settle_difference(amount - back[0] - back[1], sale.is_surcharged);
+        self.settle_difference(-back[0] - back[1], -amount);
     }
 
     pub(super) fn void(&mut self, asked: &Asked<'_>) -> Ruling {
@@ -354,8 +342,7 @@ impl Model {
         original.back = [original.back[0] + share[0], original.back[1] + share[1]];
         self.give_use_back(&identity, amount, false);
         self.count(asked, Column::Credit, amount);
-        let mut deed = Deed::new(Kind::Refund, &sale.card, amount, share);
-        (deed.about, deed.is_surcharged) = (number, sale.is_surcharged);
+        let deed = Deed { about: number, ..Deed::new(Kind::Refund, &sale.card, amount, share) };
         Ok(Effect { deed: Some(deed), ..Effect::default() })
     }
 
@@ -438,7 +425,7 @@ impl Model {
         self.move_cash(&refund.card, from_subsidy - refund.paid[0] - refund.paid[1]);
         self.purses(&refund.card)[1] -= from_subsidy;
         self.merchants.get_mut(merchant).expect("known").takings += refund.amount;
-        self.settle_difference(refund.paid[0] + refund.paid[1] - refund.amount, refund.is_surcharged);
+        self.settle_difference(refund.paid[0] + refund.paid[1], refund.amount);
         self.count(asked, Column::CreditReversal, refund.amount);
     }
 }

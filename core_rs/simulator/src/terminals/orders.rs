@@ -259,34 +259,46 @@ impl Terminal {
     }
 
     fn fill(&mut self, scene: &mut Scene<'_>, operation: Operation, draft: &mut Draft) {
-        draft.card = Some(Self::card(scene));
         if operation.is_advice() {
             // It was some days ago.
             let days = [0, 0, 0, 0, 1, 1, 2, 12][scene.rng.usize(..8)];
             draft.month_day = month_day(scene.today + self.skew_days - days);
         }
         match operation {
+            Operation::Hotlist => self.list.fill(draft),
+            Operation::BatchClose => self.fill_close(scene, draft),
+            Operation::Event => {
+                draft.private.push((40, format!("{:02}", scene.rng.u8(1..5))));
+                if scene.rng.bool() {
+                    draft.private.push((41, "3-412".to_owned()));
+                    draft.private.push((42, "2350 W".to_owned()));
+                }
+            }
+            Operation::SignOff | Operation::Echo => {
+                (draft.merchant, draft.batch) = (None, None);
+                draft.network = Some(if operation == Operation::Echo { 301 } else { 2 });
+            }
+            _ => {
+                draft.card = Some(Self::card(scene));
+                self.fill_with_card(scene, operation, draft);
+            }
+        }
+    }
+
+    fn fill_with_card(&mut self, scene: &mut Scene<'_>, operation: Operation, draft: &mut Draft) {
+        match operation {
             Operation::Purchase | Operation::OfflineSale => {
                 draft.amount = Some(Self::amount(scene));
                 draft.currency = true;
                 draft.merchant = Some(self.merchant);
             }
-            Operation::Load | Operation::Bill | Operation::Hold => {
+            Operation::Bill => {
                 draft.amount = Some(Self::amount(scene));
-                match scene.rng.u8(..10) {
-                    // Into a purse that is nearly full.
-                    0 if operation == Operation::Load => {
-                        (draft.card, draft.amount) = (Some(CARDS[CARDS.len() - 1].to_owned()), Some(u64::from(scene.amount_max)));
-                    }
-                    // After an offline sale, for the debt that it may have left.
-                    1..6 if operation == Operation::Load => {
-                        let offline = |receipt: &&Receipt| receipt.operation == Operation::OfflineSale;
-                        let debtor = scene.receipts.iter().rev().find(offline).map(|receipt| receipt.card.clone());
-                        draft.card = debtor.or(draft.card.take());
-                    }
-                    _ => {}
-                }
+                draft.private.push((30, format!("{:02}", scene.rng.u8(1..5))));
+                draft.private.push((31, "ROOM 3-412".to_owned()));
             }
+            Operation::Hold => draft.amount = Some(Self::amount(scene)),
+            Operation::Load => Self::fill_load(scene, draft),
             Operation::Borrow | Operation::Return | Operation::Advice(930_000 | 940_000) => {
                 let returns = matches!(operation, Operation::Return | Operation::Advice(940_000));
                 let borrowed = if returns && scene.rng.u8(..4) > 0 { self.borrowed(scene) } else { None };
@@ -303,45 +315,40 @@ impl Terminal {
                 draft.file = Some("HOTLIST");
                 draft.update = Some(if operation == Operation::Loss { '1' } else { '3' });
             }
-            Operation::Hotlist => {
-                draft.card = None;
-                self.list.fill(draft);
-            }
-            Operation::BatchClose => {
-                draft.card = None;
-                let open = self.till.open;
-                let batch = match scene.rng.u8(..16) {
-                    0 => open + scene.rng.u32(1..3),
-                    1 if open > 1 => open - 1,
-                    _ => open,
-                };
-                let mut totals = self.till.totals(batch);
-                if scene.rng.u8(..10) == 0 {
-                    totals[scene.rng.usize(..8)] += 1;
-                }
-                (draft.batch, draft.totals) = (Some(batch), Some(totals));
-            }
-            Operation::Event => {
-                draft.card = None;
-                draft.private.push((40, format!("{:02}", scene.rng.u8(1..5))));
-                if scene.rng.bool() {
-                    draft.private.push((41, "3-412".to_owned()));
-                    draft.private.push((42, "2350 W".to_owned()));
-                }
-            }
-            Operation::SignOff | Operation::Echo => {
-                (draft.card, draft.merchant, draft.batch) = (None, None, None);
-                draft.network = Some(if operation == Operation::Echo { 301 } else { 2 });
-            }
             _ => {}
-        }
-        if operation == Operation::Bill {
-            draft.private.push((30, format!("{:02}", scene.rng.u8(1..5))));
-            draft.private.push((31, "ROOM 3-412".to_owned()));
         }
         if matches!(operation, Operation::Purchase | Operation::Bill | Operation::Hold) {
             Self::type_pin(scene, draft);
         }
+    }
+
+    fn fill_load(scene: &mut Scene<'_>, draft: &mut Draft) {
+        draft.amount = Some(Self::amount(scene));
+        match scene.rng.u8(..10) {
+            // Into a purse that is nearly full.
+            0 => (draft.card, draft.amount) = (Some(CARDS[CARDS.len() - 1].to_owned()), Some(u64::from(scene.amount_max))),
+            // After an offline sale, for the debt that it may have left.
+            1..6 => {
+                let offline = |receipt: &&Receipt| receipt.operation == Operation::OfflineSale;
+                let debtor = scene.receipts.iter().rev().find(offline).map(|receipt| receipt.card.clone());
+                draft.card = debtor.or(draft.card.take());
+            }
+            _ => {}
+        }
+    }
+
+    fn fill_close(&self, scene: &mut Scene<'_>, draft: &mut Draft) {
+        let open = self.till.open;
+        let batch = match scene.rng.u8(..16) {
+            0 => open + scene.rng.u32(1..3),
+            1 if open > 1 => open - 1,
+            _ => open,
+        };
+        let mut totals = self.till.totals(batch);
+        if scene.rng.u8(..10) == 0 {
+            totals[scene.rng.usize(..8)] += 1;
+        }
+        (draft.batch, draft.totals) = (Some(batch), Some(totals));
     }
 
     /// Something of it is not as it should be.
