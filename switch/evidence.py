@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -39,15 +39,48 @@ JOURNAL_VERSION: Final = 1
 RECORD_BYTES_MAX: Final = 60_000
 LINE_BYTES_MAX: Final = 4 << 20
 FLOOR_FEN: Final = 0
-"""The least that a purse or a merchant holds: nothing is sold offline yet, and nothing is paid out."""
+"""The least that a subsidy purse holds, and what a holder is opened with: a subsidy is never owed."""
+DEBT_FEN_MAX: Final = 999_999_999_999
+"""The most that a cash purse owes: what was sold offline, or taken back after it was spent."""
 IDENTITY_DAYS_MAX: Final = 60
 """Days for which a switch may remember decisions, at most; what is older can be forgotten here as well."""
 
-RESPONSES: Final = ("30", "58", "63", "12", "94", "13", "14", "41", "62", "78", "54", "57", "51", "91", "96", "00")
+RESPONSES: Final = (
+    "30",
+    "58",
+    "63",
+    "12",
+    "94",
+    "13",
+    "14",
+    "41",
+    "62",
+    "78",
+    "54",
+    "57",
+    "51",
+    "91",
+    "96",
+    "00",
+    "75",
+    "55",
+    "25",
+    "61",
+    "65",
+    "95",
+)
 CATEGORIES: Final = ("canteen", "shop", "clinic", "bath", "utility", "library", "gate", "office")
 TERMINAL_KINDS: Final = ("pos", "kiosk", "counter", "gate", "water", "library", "meter")
 CLASSES: Final = ("teacher", "student", "merchant", "family", "temporary")
-STATUSES: Final = ("active", "inactive", "lost", "frozen", "cancelled")
+STATUSES: Final = ("active", "inactive", "lost", "frozen", "cancelled", "blacklisted")
+STANDINGS: Final = ("active", "suspended")
+PAYEES: Final = ("tuition", "electricity", "water", "other")
+ACTS: Final = ("verify", "enter", "leave", "borrow", "return", "attendance")
+EVENTS: Final = ("overload", "tamper", "fire", "restored")
+PINS: Final = ("absent", "right", "wrong")
+RULES: Final = (
+    *("transaction_max", "day_max", "day_count", "meal", "pin_above", "subsidy", "surcharge", "refuse", "door", "anti_passback"),
+)
 KEYS: Final = ("sign_on", "current", "previous")
 PURSES: Final = ("policy", "cash", "subsidy")
 KINDS: Final = {
@@ -57,12 +90,32 @@ KINDS: Final = {
     4: "terminal",
     5: "card",
     6: "import",
+    7: "rules",
+    8: "pin",
+    9: "lapse",
+    10: "policy",
+    11: "standing",
     16: "sign_on",
     17: "sign_off",
     18: "purchase",
     19: "reversal",
     20: "unknown",
+    21: "offline_sale",
+    22: "hold",
+    23: "completion",
+    24: "void",
+    25: "refund",
+    26: "load",
+    27: "bill_payment",
+    28: "identity",
+    29: "card_report",
+    30: "batch_close",
+    31: "event",
+    32: "late_advice",
 }
+"""Kinds of records by their number. What a card was shown for (`identity`, `late_advice`) and `card_report` are told by what they were."""
+DEBITING: Final = frozenset({"purchase", "offline_sale", "completion", "bill_payment"})
+CREDITING: Final = frozenset({"void", "refund", "load"})
 FINANCIAL: Final = 0
 """The family of messages that reversals undo."""
 
@@ -153,7 +206,8 @@ class Record:
 def decode(content: bytes) -> Record:
     """Decode a record. Raises Unreadable."""
     rest = Bytes(content)
-    kind = KINDS.get(rest.number(1))
+    number = rest.number(1)
+    kind = KINDS.get(number)
     if kind is None:
         raise Unreadable(f"{content[0]} is no kind of record")
     said: Document = {"kind": kind}
@@ -161,24 +215,134 @@ def decode(content: bytes) -> Record:
     message = undoes = None
     if kind in _PARTIES:
         _PARTIES[kind](rest, said)
+        if kind == "policy":
+            said.update(hold_hours=rest.number(2), pin_tries_max=rest.number(1)) if number == 10 else said.update(
+                hold_hours=24, pin_tries_max=3
+            )
     else:
         message = _request(rest, said)
-        if kind == "sign_on":
-            rest.take(16)  # both nonces: hashed, and nothing to read
-        elif kind == "purchase":
-            said["purses"] = rest.one_of(PURSES, first=0)
-        elif kind == "reversal":
-            undoes = Message.unpack(rest)
-            said["undoes"] = {"terminal_number": undoes.terminal, "date": _date(undoes.day), "stan": undoes.stan}
+        undoes = _message(kind, rest, said)
     said["response"] = rest.one_of(RESPONSES)
     present = rest.number(1)
-    if present > 7:
+    if present > 31:
         raise Unreadable("it announces parts that do not exist")
     said["paid_cash"], said["paid_subsidy"] = (rest.number(8), rest.number(8)) if present & 4 else (0, 0)
     said["cash_after"], said["subsidy_after"] = (rest.signed(), rest.signed()) if present & 1 else (None, None)
     said["original"] = rest.number(8) if present & 2 else None
+    said["flag"] = rest.one_of(RESPONSES) if present & 8 else None
+    said["switch_totals"] = _totals(rest) if present & 16 else None
     rest.end()
     return Record(said, microseconds, message, undoes)
+
+
+def _message(kind: str, rest: Bytes, said: Document) -> Message | None:
+    """What a terminal's message says beside what all of them say; gives what a reversal undoes."""
+    if kind == "reversal":
+        undoes = Message.unpack(rest)
+        said["undoes"] = {"terminal_number": undoes.terminal, "date": _date(undoes.day), "stan": undoes.stan}
+        return undoes
+    if kind in _MESSAGES:
+        _MESSAGES[kind](rest, said)
+    return None
+
+
+def _purchase(rest: Bytes, said: Document) -> None:
+    both = rest.number(1)
+    said.update(purses=_named(PURSES, both & 15), pin=_named(PINS, both >> 4))
+
+
+def _referring(rest: Bytes, said: Document) -> None:
+    said["refers_to"] = rest.number(8)
+
+
+def _bill(rest: Bytes, said: Document) -> None:
+    said.update(payee=rest.one_of(PAYEES), reference=rest.text(), pin=rest.one_of(PINS, first=0))
+
+
+def _identity(rest: Bytes, said: Document) -> None:
+    said.update(kind=rest.one_of(ACTS), item=rest.text(), is_advice=bool(_named((0, 1), rest.number(1))))
+
+
+def _event(rest: Bytes, said: Document) -> None:
+    said.update(event=rest.one_of(EVENTS), place=rest.text(), value=rest.text())
+
+
+def _late(rest: Bytes, said: Document) -> None:
+    act = rest.number(1)
+    said.update(item=rest.text(), refers_to=rest.number(8), is_put_off=True)
+    said["kind"] = _named(ACTS, act - 1) if act else ("completion" if said["refers_to"] else "offline_sale")
+
+
+_MESSAGES: dict[str, Callable[[Bytes, Document], object]] = {
+    "sign_on": lambda rest, _: rest.take(16),  # both nonces: hashed, and nothing to read
+    "purchase": _purchase,
+    "offline_sale": lambda rest, said: said.update(purses=rest.one_of(PURSES, first=0)),
+    "hold": lambda rest, said: said.update(pin=rest.one_of(PINS, first=0)),
+    "completion": _referring,
+    "void": _referring,
+    "refund": _referring,
+    "bill_payment": _bill,
+    "identity": _identity,
+    "card_report": lambda rest, said: said.update(kind=rest.one_of(("loss", "found"), first=0)),
+    "batch_close": lambda rest, said: said.update(totals=_totals(rest)),
+    "event": _event,
+    "late_advice": _late,
+}
+
+
+def _named(names: Sequence[Any], number: int) -> Any:
+    if not 0 <= number < len(names):
+        raise Unreadable(f"the number {number} stands where one of {', '.join(map(str, names))} should")
+    return names[number]
+
+
+def _totals(rest: Bytes) -> Document:
+    names = ("credits", "credit_reversals", "debits", "debit_reversals")
+    return {name: {"number": rest.number(8), "fen": rest.number(8)} for name in names}
+
+
+def _rules(rest: Bytes, said: Document) -> None:
+    said["rules"] = [_rule(rest) for _ in range(rest.number(2))]
+
+
+def _rule(rest: Bytes) -> str:
+    """A rule as its row in a policy file."""
+    kind, about, category = rest.one_of(RULES), rest.number(1), rest.number(1)
+    zone, days, begin, end, value = rest.text(), rest.number(1), rest.number(2), rest.number(2), rest.signed()
+    window = ("", "") if begin == end == 0 else tuple(f"{minute // 60:02}:{minute % 60:02}" for minute in (begin, end))
+    of_class = "" if kind == "anti_passback" else _named(("*", *CLASSES), about)
+    of_category = "" if kind in {"door", "anti_passback"} else _named(("*", *CATEGORIES), category)
+    text = "" if kind in {"refuse", "door"} else ("yes" if value else "no") if kind == "subsidy" else str(value)
+    return ",".join((kind, of_class, of_category, zone, _days(days), *window, text))
+
+
+def _days(days: int) -> str:
+    """Days as a policy file has them: nothing for all of them, three or more in a row as `1-5`."""
+    if days == 0x7F:
+        return ""
+    has = [days >> day - 1 & 1 == 1 if 1 <= day <= 7 else False for day in range(9)]
+    text = ""
+    for day in range(1, 8):
+        if has[day]:
+            within = has[day - 1] and has[day + 1]
+            text += ("" if text.endswith("-") else "-") if within else str(day)
+    return text
+
+
+def _pin(rest: Bytes, said: Document) -> None:
+    card = _card_number(rest.number(8))
+    if card is None:
+        raise Unreadable("it has no card number")
+    said["card"] = card
+    rest.take(16)  # what tells whether a PIN is right: hashed, and nothing to read
+
+
+def _lapse(rest: Bytes, said: Document) -> None:
+    said["hold"] = rest.number(8)
+
+
+def _standing(rest: Bytes, said: Document) -> None:
+    said.update(terminal=rest.take(8).decode("utf-8", "replace").rstrip(), standing=rest.one_of(STANDINGS))
 
 
 def _policy(rest: Bytes, said: Document) -> None:
@@ -212,7 +376,18 @@ def _import(rest: Bytes, said: Document) -> None:
     said.update(file=rest.text(), rows=rest.number(4))
 
 
-_PARTIES = {"policy": _policy, "cutover": _cutover, "merchant": _merchant, "terminal": _terminal, "card": _card, "import": _import}
+_PARTIES = {
+    "policy": _policy,
+    "cutover": _cutover,
+    "merchant": _merchant,
+    "terminal": _terminal,
+    "card": _card,
+    "import": _import,
+    "rules": _rules,
+    "pin": _pin,
+    "lapse": _lapse,
+    "standing": _standing,
+}
 
 
 def _request(rest: Bytes, said: Document) -> Message:
@@ -269,6 +444,8 @@ class Decision:
     merchant: str
     stands: bool
     """An approved purchase that was not given back."""
+    is_plain: bool
+    """Whether what its reversal gives back follows from it alone: it moved just its amount, to a merchant, and nothing refers to it."""
 
 
 @dataclass
@@ -293,6 +470,8 @@ class Books:
     """By holder, cash and subsidy."""
     decisions: dict[int, dict[Message, Decision]] = field(default_factory=dict)
     """By day of DE13."""
+    by_position: dict[int, Decision] = field(default_factory=dict)
+    """The same decisions by their record."""
     reversed_before: set[Message] = field(default_factory=set)
     """Messages that were undone before they came."""
 
@@ -309,6 +488,10 @@ class Books:
         if said["kind"] == "policy":
             self.amount_max, self.identity_days = said["amount_max"], said["identity_days"]
         if record.message is None:
+            if said["kind"] == "lapse":
+                if (said["response"], said["original"], ledger["movements"]) != ("00", said["hold"], []) or not 0 < said["hold"] < position:
+                    raise Fault(f"a lapse of hold {said['hold']} with another outcome")
+                return 0
             if (said["response"], said["cash_after"], said["original"]) != ("00", None, None):
                 raise Fault(f"a {said['kind']} record with a terminal's outcome")
             expected = self._take_party(said, ledger["movements"])
@@ -334,7 +517,8 @@ class Books:
             self.business_date = now
             oldest = datetime.date.fromisoformat(now).toordinal() - self._days_kept
             for day in [day for day in self.decisions if day < oldest]:
-                del self.decisions[day]
+                for decision in self.decisions.pop(day).values():
+                    self.by_position.pop(decision.position, None)
             self.reversed_before = {message for message in self.reversed_before if message.day >= oldest}
 
     @property
@@ -384,13 +568,35 @@ class Books:
     def _take_message(self, position: int, record: Record, message: Message, ledger: Document) -> list[Document]:
         """A record that a terminal's message caused; gives the movements that follow."""
         said = record.said
+        if said.get("is_put_off"):
+            return self._take_late(said, ledger)
         self._check_message(message)
         original = self.decisions.get(record.undoes.day, {}).get(record.undoes) if record.undoes else None
         terminal, merchant, holder = (ledger[name] for name in ("terminal", "merchant", "holder"))
         self._check_names(said, ledger, original)
         paid = (said["paid_cash"], said["paid_subsidy"])
-        if any(paid) and (said["kind"] not in {"purchase", "reversal"} or said["response"] != "00"):
+        if any(paid) and (said["kind"] not in DEBITING | CREDITING | {"hold", "reversal"} or said["response"] != "00"):
             raise Fault(f"{sum(paid)} fen are paid by a {said['kind']} that was answered {said['response']}")
+        if said["original"] is not None and not 0 < said["original"] < position:
+            raise Fault(f"it refers to record {said['original']}, which does not stand before it")
+        self._check_reference(position, record, message, original, paid)
+        moved = self._check_movements(said, ledger["movements"], paid)
+        self._take_purses(said, moved[0] or holder, moved[1])
+        decision = _decision(position, said, str(merchant), paid)
+        self.decisions.setdefault(message.day, {})[message] = self.by_position[position] = decision
+        if record.undoes is None:
+            self.merchant_of.setdefault(terminal, merchant)
+        purses = (f"cash:{holder}", f"subsidy:{holder}")
+        shop = f"merchant:{merchant}"
+        if said["kind"] == "reversal" and (original is None or original.is_plain):
+            return _movements((shop, purses[0], paid[0]), (shop, purses[1], paid[1]))
+        if said["kind"] in {"purchase", "offline_sale"} and said["response"] == "00":
+            return _payment(purses, shop, said["amount"], paid)
+        return list(ledger["movements"])
+
+    def _check_reference(self, position: int, record: Record, message: Message, original: Decision | None, paid: tuple[int, int]) -> None:
+        """See that what a message refers to can be what it says, and take note that it is referred to."""
+        said = record.said
         if said["kind"] == "purchase":
             self._check_purchase(said, message, paid)
         elif record.undoes is not None:
@@ -400,17 +606,40 @@ class Books:
             elif original is not None and said["response"] == "00":
                 original.stands = False
         elif said["original"] is not None:
-            raise Fault(f"a {said['kind']} refers to record {said['original']}")
-        self._take_purses(said, holder, paid)
-        stands = said["kind"] == "purchase" and said["response"] == "00"
-        self.decisions.setdefault(message.day, {})[message] = Decision(position, said["card"], said["amount"], paid, str(merchant), stands)
-        if record.undoes is None:
-            self.merchant_of.setdefault(terminal, merchant)
-        purses = (f"cash:{holder}", f"subsidy:{holder}")
-        shop = f"merchant:{merchant}"
-        if said["kind"] == "reversal":
-            return _movements((shop, purses[0], paid[0]), (shop, purses[1], paid[1]))
-        return _movements((purses[0], shop, paid[0]), (purses[1], shop, paid[1]))
+            if said["kind"] not in {"completion", "void", "refund", "return"}:
+                raise Fault(f"a {said['kind']} refers to record {said['original']}")
+            if said["kind"] != "return" and said["original"] in self.by_position:
+                self.by_position[said["original"]].is_plain = False
+
+    def _take_late(self, said: Document, ledger: Document) -> list[Document]:
+        """An advice that came too late to be posted; it moves nothing and is not remembered as a decision."""
+        if said["response"] != "12" or said["cash_after"] is not None or said["paid_cash"] or said["paid_subsidy"]:
+            raise Fault(f"an advice that came too late is answered {said['response']}")
+        self._check_names(said, ledger, None)
+        return []
+
+    def _check_movements(self, said: Document, movements: object, paid: tuple[int, int]) -> tuple[str | None, tuple[int, int]]:
+        """See that money went the way of the operation, and is what the record tells of. Gives whose purses, and what reached them."""
+        reached, owners = [0, 0], set()
+        if not isinstance(movements, list):
+            raise Fault("the movements are no list")
+        for movement in movements:
+            _expect_fields(movement, debit=str, credit=str, fen=int)
+            if movement["fen"] <= 0 or movement["debit"] == movement["credit"]:
+                raise Fault(f"{movement['fen']} fen go from {movement['debit']} to {movement['credit']}")
+            for side, sign in (("debit", -1), ("credit", 1)):
+                kind, _, owner = movement[side].partition(":")
+                if kind in {"cash", "subsidy"}:
+                    owners.add(owner)
+                    reached[kind == "subsidy"] += sign * movement["fen"]
+        if len(owners) > 1:
+            raise Fault(f"the purses of {_listed(owners)} are touched by one message")
+        kind = said["kind"]
+        wrong = (kind in DEBITING and max(reached) > 0) or (kind in CREDITING and min(reached) < 0)
+        wrong = wrong or (bool(movements) and kind not in DEBITING | CREDITING | {"reversal"})
+        if wrong or (movements and (abs(reached[0]), abs(reached[1])) != paid):
+            raise Fault(f"{reached} fen reach the purses by a {kind} of {paid}")
+        return (owners.pop() if owners else None), (reached[0], reached[1])
 
     def _check_message(self, message: Message) -> None:
         known = self.decisions.get(message.day, {}).get(message)
@@ -446,7 +675,8 @@ class Books:
             return
         if message in self.reversed_before:
             raise Fault("it approves a purchase that was undone before it came")
-        if not said["card"] or not said["amount"] or sum(paid) != said["amount"]:
+        # A surcharge is no more than the amount, and a discount too.
+        if not said["card"] or not said["amount"] or not 0 <= sum(paid) <= 2 * said["amount"]:
             raise Fault(f"{sum(paid)} fen are paid for a purchase of {said['amount']} fen by card {said['card']}")
         if self.amount_max is not None and said["amount"] > self.amount_max:
             raise Fault(f"a purchase of {said['amount']} fen is approved, above the highest amount of {self.amount_max}")
@@ -460,6 +690,12 @@ class Books:
             if (known_here and (before is not None or any(paid))) or (before is None and any(paid)) or (before or 0) >= position:
                 raise Fault(f"it says that it undoes record {before} and gives back {sum(paid)} fen, but no such decision stands before it")
             return
+        if not original.is_plain:
+            if said["original"] != original.position or said["response"] not in {"00", "94"}:
+                raise Fault(
+                    f"as a reversal of record {original.position} it names record {said['original']} and is answered {said['response']}"
+                )
+            return
         differs = any(said[name] not in {None, value} and value is not None for name, value in _content(original))
         expected = ("94", (0, 0)) if differs else ("00", original.paid if original.stands else (0, 0))
         if (said["response"], paid) != expected or said["original"] != original.position:
@@ -468,23 +704,45 @@ class Books:
                 f" but it names record {said['original']}, is answered {said['response']} and gives back {sum(paid)}"
             )
 
-    def _take_purses(self, said: Document, holder: str | None, paid: tuple[int, int]) -> None:
+    def _take_purses(self, said: Document, holder: str | None, reached: tuple[int, int]) -> None:
         after = (said["cash_after"], said["subsidy_after"])
         if after == (None, None):
-            if any(paid):
+            if any(reached):
                 raise Fault("it does not say what the purses hold afterwards")
             return
-        if holder is None or said["kind"] not in {"purchase", "reversal"}:
+        if said["kind"] not in DEBITING | CREDITING | {"hold", "reversal"}:
             raise Fault("it says what purses hold that nobody has")
-        sign = 1 if said["kind"] == "reversal" else -1
+        if holder is None:
+            return
         before = self.purses.get(holder)
-        if before is not None and after != (before[0] + sign * paid[0], before[1] + sign * paid[1]):
+        # What is held, or free again, is told by the hold's own records: available is less, or more, and nothing has moved.
+        holds = said["kind"] in {"hold", "completion"} or (said["kind"] == "reversal" and not any(reached))
+        if before is not None and not holds and after != (before[0] + reached[0], before[1] + reached[1]):
             raise Fault(
-                f"the purses of holder {holder} held {before} fen, and after a {said['kind']} of {paid} they are said to hold {after}"
+                f"the purses of holder {holder} held {before} fen, and after a {said['kind']} of {reached} they are said to hold {after}"
             )
-        if min(after) < FLOOR_FEN:
-            raise Fault(f"the purses of holder {holder} hold {after} fen, below their floor of {FLOOR_FEN}")
+        if after[0] < -DEBT_FEN_MAX or after[1] < FLOOR_FEN:
+            raise Fault(f"the purses of holder {holder} hold {after} fen, below their floor")
         self.purses[holder] = after
+
+
+def _payment(purses: tuple[str, str], receiver: str, amount: int, paid: tuple[int, int]) -> list[Document]:
+    """How purses pay: a surcharge goes to the fees, and a discount comes from the grants."""
+    subsidy = min(paid[1], amount)
+    cash = min(paid[0], amount - subsidy)
+    return _movements(
+        (purses[0], receiver, cash),
+        (purses[1], receiver, subsidy),
+        (purses[0], "house:fees", paid[0] - cash),
+        (purses[1], "house:fees", paid[1] - subsidy),
+        ("house:grants", receiver, amount - cash - subsidy),
+    )
+
+
+def _decision(position: int, said: Document, merchant: str, paid: tuple[int, int]) -> Decision:
+    is_sale = said["kind"] in {"purchase", "offline_sale"} and said["response"] == "00"
+    is_plain = said["response"] != "00" or (is_sale and sum(paid) == said["amount"]) or not any(paid)
+    return Decision(position, said["card"], said["amount"], paid, merchant, is_sale, is_plain and said["kind"] not in {"hold", "void"})
 
 
 def _content(decision: Decision) -> tuple[tuple[str, object], ...]:
