@@ -403,6 +403,14 @@ class Settlement:
         rows = await self._connection.fetch(f"SELECT {by}, sum({fen})::bigint FROM spending GROUP BY 1")  # noqa: S608
         return {row[0]: row[1] for row in rows}
 
+    async def loaded(self) -> dict[str, int]:
+        """By card, in fen: the cash that was handed in at counters, less what was given back. Those who never loaded are left out."""
+        rows = await self._connection.fetch(
+            "SELECT card_number, sum(CASE debit_account WHEN 0 THEN posting.amount ELSE -posting.amount END)::bigint"
+            " FROM posting JOIN transaction USING (business_date, position) WHERE 0 IN (debit_account, credit_account) GROUP BY 1"
+        )
+        return {row[0]: row[1] for row in rows}
+
 
 def _rows(status: str) -> int:
     """How many rows a statement was about, by what the server says at its end, such as `COPY 12`."""
