@@ -18,8 +18,10 @@ use switch_core::replica::Replica;
 
 use crate::coverage::Coverage;
 use crate::disk::{Change, Disk, Fault};
-use crate::model::{Expected, Identity, Model, campus_day, day_number};
-use crate::terminals::{Move, Scene, Sent, Terminal, corrupted};
+use crate::model::calendar::{campus_day, day_number};
+use crate::model::request::{Identity, Operation};
+use crate::model::{Expected, Limits, Model};
+use crate::terminals::{Habits, Move, Notice, Receipt, Scene, Sent, Terminal, corrupted};
 use crate::{Failure, Outcome, ensure};
 
 /// A line of the trace, where one is wanted.
@@ -37,8 +39,20 @@ const BATCH_BYTES_MAX: usize = JOURNAL_RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES;
 pub(crate) const OPTIONS: Options =
     Options { segment_bytes: (BATCH_BYTES_MAX as u64 + 112).next_multiple_of(4096) + 2 * 4096, batch_bytes_max: BATCH_BYTES_MAX };
 const DISK_BYTES: u64 = 64 << 20;
+/// Connections that terminals share.
+pub(crate) const CONNECTIONS: usize = 7;
 const SECOND: u64 = 1_000_000;
 pub(crate) const DAY_MICROSECONDS: u64 = 86_400 * SECOND;
+
+/// Limits as a campus may have them.
+pub(crate) fn limits(rng: &mut fastrand::Rng) -> Limits {
+    Limits {
+        amount_max: rng.u32(500..5_000),
+        identity_days: rng.i64(1..10),
+        hold_hours: [1, 1, 2, 24, 72][rng.usize(..5)],
+        pin_tries_max: rng.u8(1..4),
+    }
+}
 
 thread_local! {
     /// The switch's nonces: a count, so that the model knows the next one.
@@ -101,6 +115,10 @@ pub struct World {
     pub(crate) follower: Option<Replica>,
     pub(crate) model: Model,
     pub(crate) terminals: Vec<Terminal>,
+    habits: Habits,
+    receipts: Vec<Receipt>,
+    /// By card, the PINs as their holders know them.
+    pub(crate) pins: BTreeMap<String, String>,
     pub(crate) generations: Vec<u32>,
     network: Vec<Packet>,
     pub(crate) tickets: BTreeMap<u64, Ticket>,
@@ -111,7 +129,7 @@ pub struct World {
     pub(crate) now: u64,
     /// What the switch's clock is ahead by, in microseconds.
     pub(crate) clock_error: i64,
-    pub(crate) policy: (u32, i64),
+    pub(crate) limits: Limits,
     pub(crate) disk_is_full: bool,
     /// Positions after which a batch may have ended, with the state's digest.
     pub(crate) boundaries: BTreeMap<u64, [u8; 32]>,
@@ -152,14 +170,17 @@ impl World {
             follower: None,
             model: Model::default(),
             terminals: Vec::new(),
-            generations: vec![0; 5],
+            habits: Habits::default(),
+            receipts: Vec::new(),
+            pins: BTreeMap::new(),
+            generations: vec![0; CONNECTIONS],
             network: Vec::new(),
             tickets: BTreeMap::new(),
             messages: 0,
             cards_entered: 0,
             requests: 0,
             clock_error: 0,
-            policy: (rng.u32(500..5_000), rng.i64(1..10)),
+            limits: limits(&mut rng),
             disk_is_full: false,
             boundaries: BTreeMap::new(),
             told: 0,
@@ -175,6 +196,8 @@ impl World {
         created.map_err(|error| Failure(format!("no journal could be made: {error}")))?;
         world.start(None)?;
         world.import_campus()?;
+        let kinds: Vec<&str> = world.terminals.iter().map(|terminal| terminal.kind).collect();
+        world.habits = Habits::draw(&mut world.rng, &kinds);
         Ok(world)
     }
 
@@ -268,17 +291,18 @@ impl World {
             coverage: &mut self.coverage,
             today: campus_day(self.now),
             time: of_day / 3_600 * 10_000 + of_day / 60 % 60 * 100 + of_day % 60,
-            amount_max: self.policy.0,
+            amount_max: self.limits.amount_max,
             requests: &mut self.requests,
+            receipts: &mut self.receipts,
+            pins: &self.pins,
+            habits: &self.habits,
         };
         with(&mut self.terminals, &mut scene)
     }
 
     fn terminal_moves(&mut self) {
-        let moved = self.scene(|terminals, scene| {
-            let index = scene.rng.usize(..terminals.len());
-            (index, terminals[index].act(scene))
-        });
+        let index = self.habits.active[self.rng.usize(..self.habits.active.len())];
+        let moved = self.scene(|terminals, scene| (index, terminals[index].act(scene)));
         match moved {
             (_, Move::Sends(sent)) => self.send(sent),
             (index, Move::Vanishes) => self.drop_connection(self.terminals[index].connection),
@@ -369,7 +393,7 @@ impl World {
         };
         ensure!(consumed == sent.bytes.len() && tpdu == sent.tpdu, "a terminal's own frame is taken apart otherwise");
         let room = server.lanes.authorizer().log().has_room(DECISION_BYTES_MAX);
-        let expected = sent.intact.then(|| self.model.handle(&sent.draft, sent.key, room, next_nonce()));
+        let expected = sent.intact.then(|| self.model.handle(wall, &sent.draft, sent.key, room, next_nonce()));
         self.messages += 1;
         let slot = self.terminals[sent.terminal].connection as u32;
         let handled = server.lanes.handle(wall, tpdu, message, Origin { slot, generation, since: self.messages });
@@ -385,11 +409,10 @@ impl World {
                     expected.code
                 );
                 ensure!(handled.proved == expected.proved, "the proof of {sent} is seen otherwise");
-                self.coverage.count(answer_kind(code));
-                self.coverage.count(ask_kind(handled.operation.name()));
-                if let Some(event) = expected.event {
-                    self.coverage.count(event);
-                }
+                let operation = Operation::of(&sent.draft).name();
+                ensure!(handled.operation.name() == operation, "{sent} is taken for {}", handled.operation.name());
+                self.coverage.answer(operation, code);
+                expected.events.iter().for_each(|event| self.coverage.count(event));
                 let identity = self.model.identity(&sent.draft);
                 self.tickets.insert(self.messages, Ticket { sent: Rc::clone(sent), identity, expected: Some(expected) });
             }
@@ -477,9 +500,19 @@ impl World {
         if generation != self.generations[terminal.connection] || !sent.intact {
             return Ok(());
         }
-        let (code, nonce) = crate::judge::heard(bytes)?;
-        terminal.hear(sent.request, &code, nonce);
-        note!(self, "T{} hears {code} to {}", sent.terminal, sent.request);
+        let heard = crate::judge::heard(bytes)?;
+        let notice = terminal.hear(sent.request, &heard, &mut self.receipts, &mut self.coverage);
+        note!(self, "T{} hears {} to {}", sent.terminal, heard.code, sent.request);
+        match notice {
+            Notice::None => {}
+            Notice::Miscounted(difference) => return Err(Failure(format!("T{}: {difference}", sent.terminal))),
+            Notice::ListRead(version) => {
+                self.coverage.count("hotlist.read");
+                let listed = self.model.hotlist_at(version);
+                let (_, own) = self.terminals[sent.terminal].hotlist();
+                ensure!(*own == listed, "T{} has the hotlist {own:?}, and version {version} is {listed:?}", sent.terminal);
+            }
+        }
         self.judge_told(sent, identity, bytes)
     }
 
@@ -518,43 +551,62 @@ impl World {
             let skew = self.model.day - campus_day(self.now);
             self.terminals.iter_mut().for_each(|terminal| terminal.set_skew(skew));
             let waiting = self.scene(|terminals, scene| {
-                terminals
-                    .iter_mut()
-                    .filter(|terminal| terminal.is_waiting())
-                    .flat_map(|one| one.insist_on_all(scene))
-                    .collect::<Vec<_>>()
+                let waiting = terminals.iter_mut().filter(|terminal| terminal.is_waiting());
+                waiting.flat_map(|one| one.insist_on_all(scene)).collect::<Vec<_>>()
             });
             if waiting.is_empty() && self.terminals.iter().all(|terminal| !terminal.is_waiting()) {
                 break;
             }
-            self.keep_date()?;
-            for sent in waiting.into_iter().map(Rc::new) {
-                let generation = self.generations[self.terminals[sent.terminal].connection];
-                self.handle(&sent, generation)?;
-            }
-            for _ in 0..3 {
-                self.settle()?;
-                self.drive()?;
-            }
-            for packet in std::mem::take(&mut self.network) {
-                if let Packet::Reply { sent, identity, generation, bytes } = packet {
-                    self.hear(&sent, identity, generation, &bytes)?;
-                }
-            }
-            self.now += SECOND;
+            self.exchange(waiting)?;
         }
         let silent: BTreeSet<usize> = (0..self.terminals.len()).filter(|&index| self.terminals[index].is_waiting()).collect();
         ensure!(silent.is_empty(), "terminals {silent:?} never get their answers although all is well");
+        self.wind_up()?;
         self.judge_end()
     }
-}
 
-fn answer_kind(code: &str) -> &'static str {
-    let known = crate::coverage::KINDS.iter().find(|kind| kind.strip_prefix("answer.") == Some(code));
-    known.copied().unwrap_or("answer.another")
-}
+    /// Every terminal reads the hotlist until it is whole, and closes its batch.
+    fn wind_up(&mut self) -> Result<(), Failure> {
+        note!(self, "terminals wind up");
+        for _ in 0..40 {
+            let whole = self.model.hotlist_version();
+            let active = self.habits.active.clone();
+            let sent = self.scene(|terminals, scene| {
+                let open: Vec<usize> = active.into_iter().filter(|index| !terminals[*index].is_wound_up(whole)).collect();
+                open.into_iter().flat_map(|index| terminals[index].wind_up(scene, whole)).collect::<Vec<_>>()
+            });
+            if sent.is_empty() && self.habits.active.iter().all(|index| self.terminals[*index].is_wound_up(whole)) {
+                break;
+            }
+            self.exchange(sent)?;
+        }
+        let (whole, listed) = (self.model.hotlist_version(), self.model.listed());
+        for terminal in self.habits.active.iter().map(|index| &self.terminals[*index]) {
+            ensure!(terminal.is_wound_up(whole), "a terminal cannot close its batch although all is well");
+            let (version, own) = terminal.hotlist();
+            ensure!(version == whole && *own == listed, "a terminal has the hotlist {own:?}, and it should be {listed:?}");
+        }
+        Ok(())
+    }
 
-fn ask_kind(operation: &str) -> &'static str {
-    let known = crate::coverage::KINDS.iter().find(|kind| kind.strip_prefix("ask.") == Some(operation));
-    known.copied().unwrap_or("ask.another")
+    /// A round in which nothing is lost: requests, what they need to become durable, and answers.
+    fn exchange(&mut self, sent: Vec<Sent>) -> Result<(), Failure> {
+        self.keep_date()?;
+        for sent in sent.into_iter().map(Rc::new) {
+            let generation = self.generations[self.terminals[sent.terminal].connection];
+            note!(self, "T{} sends {}: {sent}", sent.terminal, sent.request);
+            self.handle(&sent, generation)?;
+        }
+        for _ in 0..3 {
+            self.settle()?;
+            self.drive()?;
+        }
+        for packet in std::mem::take(&mut self.network) {
+            if let Packet::Reply { sent, identity, generation, bytes } = packet {
+                self.hear(&sent, identity, generation, &bytes)?;
+            }
+        }
+        self.now += SECOND;
+        Ok(())
+    }
 }

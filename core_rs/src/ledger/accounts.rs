@@ -133,6 +133,19 @@ pub struct Movement {
     pub amount: u64,
 }
 
+impl Movement {
+    /// By how much it changes this account, in fen.
+    #[inline]
+    fn change_of(&self, account: AccountId) -> i64 {
+        let amount = self.amount.cast_signed();
+        match (account == self.debit, account == self.credit) {
+            (true, _) => -amount,
+            (_, true) => amount,
+            _ => 0,
+        }
+    }
+}
+
 /// The movements of one decision: none, one a purse, and one more where a surcharge or a discount is shared otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Movements {
@@ -275,13 +288,18 @@ impl Accounts {
         self.accounts.iter().map(|account| i128::from(account.balance)).sum()
     }
 
-    /// Whether these movements keep every account between its floor and its ceiling. Asked before the point of no return.
+    /// Whether these movements, one after the other, keep every account between its floor and its ceiling. Asked before the point
+    /// of no return.
     pub(super) fn can_post(&self, movements: &Movements) -> bool {
-        movements.as_slice().iter().all(|movement| {
+        let list = movements.as_slice();
+        list.iter().enumerate().all(|(index, movement)| {
+            let balance = |account: AccountId| {
+                self.balance(account) + list[..index].iter().map(|before| before.change_of(account)).sum::<i64>()
+            };
             i64::try_from(movement.amount).is_ok_and(|amount| {
                 amount <= ACCOUNT_FEN_MAX
-                    && self.balance(movement.debit) >= self.accounts[movement.debit as usize].bounds().0 + amount
-                    && self.balance(movement.credit) <= self.accounts[movement.credit as usize].bounds().1 - amount
+                    && balance(movement.debit) >= self.accounts[movement.debit as usize].bounds().0 + amount
+                    && balance(movement.credit) <= self.accounts[movement.credit as usize].bounds().1 - amount
             })
         })
     }
@@ -388,5 +406,19 @@ mod tests {
         let mut over = Movements::default();
         over.push(1, 2, ACCOUNT_FEN_MAX.unsigned_abs() + 1);
         assert!(!accounts.can_post(&over));
+        // Two that fit alone, but not together; and one that has room only behind the other.
+        let merchant = accounts.open(Owner::Merchant(0));
+        let movements = |list: &[(AccountId, AccountId, u64)]| {
+            let mut movements = Movements::default();
+            for &(debit, credit, amount) in list {
+                movements.push(debit, credit, amount);
+            }
+            movements
+        };
+        assert!(!accounts.can_post(&movements(&[(0, merchant, 1), (1, merchant, ACCOUNT_FEN_MAX.unsigned_abs())])));
+        accounts.post(&movements(&[(0, merchant, 100)]));
+        assert!(!accounts.can_post(&movements(&[(merchant, 0, 60), (merchant, 1, 41)])));
+        assert!(accounts.can_post(&movements(&[(merchant, 0, 60), (merchant, 1, 40)])));
+        assert!(accounts.can_post(&movements(&[(0, merchant, 50), (merchant, 1, 150)])));
     }
 }

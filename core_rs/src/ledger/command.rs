@@ -349,7 +349,9 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub(super) fn of(response: Response) -> Self {
+    /// An outcome that says this and nothing more.
+    #[must_use]
+    pub fn of(response: Response) -> Self {
         Self {
             response,
             movements: Movements::default(),

@@ -57,6 +57,11 @@ impl Hotlist {
         changes.partition_point(|&change| u64::from(change) <= version) % 2 == 1
     }
 
+    /// Whether this card is listed.
+    pub(super) fn lists(&self, number: CardNumber) -> bool {
+        self.changes.get(&number).is_some_and(|changes| changes.len() % 2 == 1)
+    }
+
     /// How many cards are listed.
     #[must_use]
     pub fn count(&self) -> usize {

@@ -308,6 +308,13 @@ impl Identities {
         shelf.set(place.index, &changed);
     }
 
+    /// Takes note that the refunds of the sale with this transaction number can be undone no more.
+    pub(super) fn undo_refunds(&mut self, sale: u64) {
+        for shelf in self.shelves.values_mut() {
+            shelf.undo_refunds(sale);
+        }
+    }
+
     /// The switch nonce that the sign-on with this transaction number was answered with.
     #[must_use]
     pub fn nonce(&self, place: Place, position: u64) -> Option<[u8; 8]> {
@@ -332,6 +339,12 @@ impl Identities {
     /// All that are remembered, with their days.
     pub fn all(&self) -> impl Iterator<Item = (Date, Remembered)> {
         self.shelves.iter().flat_map(|(&date, shelf)| shelf.entries().map(move |entry| (date, entry)))
+    }
+
+    /// Those that stand, with their places.
+    pub(super) fn standing(&self) -> impl Iterator<Item = (Place, Remembered)> {
+        let each = |(&date, shelf)| (0..).map(move |index| Place { date, index }).zip(Shelf::entries(shelf));
+        self.shelves.iter().flat_map(each).filter(|(_, decided)| decided.state == State::Standing)
     }
 
     /// How many are remembered.

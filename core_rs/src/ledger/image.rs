@@ -34,7 +34,7 @@ use super::usage::Counter;
 use super::{Ledger, Policy};
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
-use crate::limits::{MERCHANT_NAME_BYTES_MAX, POSITION_MAX};
+use crate::limits::{CLOCK_AHEAD_DAYS, MERCHANT_NAME_BYTES_MAX, POSITION_MAX};
 use crate::session::{Nonces, Session};
 
 /// Bytes after which a block is closed.
@@ -253,38 +253,18 @@ impl Ledger {
         let accounts = read_accounts(&mut reader)?;
         let registry = read_registry(&mut reader, &accounts)?;
         let mut identities = Identities::default();
-        let days = reader.one("days", count)?;
-        for _ in 0..days {
-            let date = reader.one("day", day)?;
-            let mut shelf = Shelf::default();
-            let mut extras = 0;
-            reader.section("decisions", |row| {
-                let entry = Remembered::take(row)?;
-                extras += usize::from(entry.has_extra);
-                let named = (entry.terminal() as usize) < registry.terminals.rows().len()
-                    && (entry.merchant() as usize) < registry.merchants.rows().len()
-                    && entry.position() <= position;
-                shelf.add(&entry).filter(|_| named).map(drop)
-            })?;
-            reader.section("nonces", |row| {
-                shelf.keep_nonce(row.u64()?, row.array()?);
-                Some(())
-            })?;
-            let cards = registry.cards.rows().len();
-            reader.section("decisions' rest", |row| {
-                let (index, extra) = (row.u32()?, Extra::take(row, cards)?);
-                shelf.restore_extra(index, extra)
-            })?;
-            if shelf.extras().len() != extras {
-                return Err("one of its decisions lacks its rest".to_owned());
-            }
-            identities.put(date, shelf);
+        let kept = remembered_from..=Date(business_date.0.saturating_add(CLOCK_AHEAD_DAYS));
+        for _ in 0..reader.one("days", count)? {
+            let last = identities.shelves().last_key_value().map(|(&date, _)| date);
+            let is_next = |date: &Date| kept.contains(date) && last.is_none_or(|last| last < *date);
+            let date = reader.one("day", |row| day(row).filter(is_next))?;
+            identities.put(date, read_shelf(&mut reader, date, &registry, position)?);
         }
         let payees = Self::find_payees(&accounts);
         let mut ledger =
             Self { position, business_date, policy, remembered_from, registry, accounts, payees, identities, ..Self::new() };
         ledger.take_lists(&mut reader)?;
-        Ok(ledger)
+        if ledger.is_sound() { Ok(ledger) } else { Err("what it says to stand cannot".to_owned()) }
     }
 
     fn take_lists(&mut self, reader: &mut Reader<'_>) -> Result<(), String> {
@@ -292,7 +272,11 @@ impl Ledger {
             [self.registry.cards.rows().len(), self.registry.holders.rows().len(), self.registry.terminals.rows().len()];
         self.rules = reader.one("rules", Rules::take)?;
         let rules = &self.rules;
-        reader.section("counts", |row| self.usage.put(Counter::take(row, rules, holders)?))?;
+        let mut last = None;
+        reader.section("counts", |row| {
+            let counter = Counter::take(row, rules, holders)?;
+            last.replace(counter).is_none_or(|last| last.is_before(&counter)).then(|| self.usage.put(counter))?
+        })?;
         reader.section("holds", |row| self.holds.take(row, [cards, holders, terminals]))?;
         let purses = self.registry.holders.rows().iter().map(|holder| holder.purses.cash());
         for (holder, account) in (0..).zip(purses) {
@@ -310,8 +294,10 @@ impl Ledger {
         reader.section("doors", |row| self.presence.take(row, holders))?;
         reader.section("loans", |row| self.loans.take(row, [cards, holders, terminals]))?;
         reader.section("late advices", |row| {
-            let (date, identity, noted) = (Date(row.u16()?), row.u64()?, Date(row.u16()?));
-            self.late.insert((date, identity), noted).is_none().then_some(())
+            let (key, noted) = ((Date(row.u16()?), row.u64()?), Date(row.u16()?));
+            let in_order = self.late.last_key_value().is_none_or(|(&last, _)| last < key);
+            self.late.insert(key, noted);
+            in_order.then_some(())
         })
     }
 }
@@ -323,6 +309,33 @@ fn read_accounts(reader: &mut Reader<'_>) -> Result<Accounts, String> {
         Some(())
     })?;
     Accounts::restored(accounts.into_iter()).ok_or_else(|| "its accounts are not in order, or their sum is not zero".to_owned())
+}
+
+/// The decisions of a day, in a state that reaches to this position.
+fn read_shelf(reader: &mut Reader<'_>, date: Date, registry: &Registry, position: u64) -> Result<Shelf, String> {
+    let (mut shelf, mut extras, mut last) = (Shelf::default(), 0, 0);
+    reader.section("decisions", |row| {
+        let entry = Remembered::take(row)?;
+        let named = (entry.identity(date).terminal() as usize) < registry.terminals.rows().len()
+            && (entry.merchant() as usize) < registry.merchants.rows().len()
+            && (last..=position).contains(&entry.position());
+        (last, extras) = (entry.position(), extras + usize::from(entry.has_extra));
+        shelf.add(&entry).filter(|_| named).map(drop)
+    })?;
+    let mut last = 0;
+    reader.section("nonces", |row| {
+        let (decided, nonce) = (row.u64()?, row.array()?);
+        let is_next = decided > last && decided <= position;
+        last = decided;
+        shelf.keep_nonce(decided, nonce);
+        is_next.then_some(())
+    })?;
+    let cards = registry.cards.rows().len();
+    reader.section("decisions' rest", |row| {
+        let (index, extra) = (row.u32()?, Extra::take(row, cards)?);
+        shelf.restore_extra(index, extra)
+    })?;
+    if shelf.extras().len() == extras { Ok(shelf) } else { Err("one of its decisions lacks its rest".to_owned()) }
 }
 
 fn read_registry(reader: &mut Reader<'_>, accounts: &Accounts) -> Result<Registry, String> {

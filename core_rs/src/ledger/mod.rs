@@ -36,6 +36,7 @@ mod reversal;
 pub mod rule;
 pub mod rules;
 mod shelf;
+mod soundness;
 pub mod usage;
 
 pub use accounts::Movements;
@@ -51,7 +52,7 @@ use batches::{Batches, Totals};
 use bytes::{Decoder, Encoder};
 use holds::Holds;
 use hotlist::Hotlist;
-use identities::{Identities, Place, Remembered, State};
+use identities::{Deed, Identities, Place, Remembered, State};
 use loans::Loans;
 use pins::Pins;
 use presence::Presence;
@@ -357,15 +358,33 @@ impl Ledger {
         }
     }
 
+    /// What counted rules look at of a decision that was counted on this business date; `None` where it was not. A completion is
+    /// counted by its hold.
+    fn counted_today(&self, original: &Original) -> Option<Sale> {
+        let decided = &original.decided;
+        let counted_on = match decided.deed {
+            Deed::Completion => self.identities.get(self.identities.at(original.extra.original)?).business_date,
+            _ => decided.business_date,
+        };
+        if self.rules.list().is_empty() || counted_on != self.business_date {
+            return None;
+        }
+        let category = self.registry.merchants[decided.merchant()].category;
+        let is_purchase = matches!(decided.deed, Deed::Purchase | Deed::OfflineSale);
+        Some(self.sale_of(original.card, category, original.place.date(), decided.echo.time(), is_purchase))
+    }
+
     /// Gives back what was counted for a decision of this business date: an amount, and with the `whole` of it the count.
     fn give_use_back(&mut self, original: &Original, amount: u64, whole: bool) {
-        let decided = &original.decided;
-        if !self.rules.list().is_empty() && decided.business_date == self.business_date {
-            let category = self.registry.merchants[decided.merchant()].category;
-            let identity = identities::Identity::from_packed(decided.identity, original.place.date());
-            let is_purchase = matches!(decided.deed, identities::Deed::Purchase | identities::Deed::OfflineSale);
-            let sale = self.sale_of(original.card, category, identity.date, decided.echo.time(), is_purchase);
+        if let Some(sale) = self.counted_today(original) {
             self.usage.give_back(&self.rules, &sale, amount, whole);
+        }
+    }
+
+    /// Counts an amount of a decision of this business date again that was given back.
+    fn use_again(&mut self, original: &Original, amount: u64) {
+        if let Some(sale) = self.counted_today(original) {
+            self.usage.take_again(&self.rules, &sale, amount);
         }
     }
 

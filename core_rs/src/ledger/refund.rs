@@ -167,8 +167,8 @@ impl Ledger {
         extra.paid = Some(share[0] + share[1]).filter(|paid| *paid != amount);
     }
 
-    /// Gives back what is left of a sale, and takes note that it is undone. `false`, and nothing has changed, where an account
-    /// would pass its bound.
+    /// Gives back what is left of a sale, and takes note that it is undone, and so are its refunds: all of it is back. `false`, and
+    /// nothing has changed, where an account would pass its bound.
     pub(super) fn undo_sale(&mut self, sale: &Original, outcome: &mut Outcome) -> bool {
         let left = sale.left();
         let share = sale.share(left);
@@ -181,6 +181,9 @@ impl Ledger {
         // The point of no return.
         self.accounts.post(&outcome.movements);
         self.identities.set_state(sale.place, State::Undone);
+        if sale.extra.refunded > 0 {
+            self.identities.undo_refunds(sale.decided.position());
+        }
         self.give_use_back(sale, left, true);
         outcome.paid = share;
         outcome.original = Some(sale.decided.position());
@@ -196,13 +199,7 @@ impl Ledger {
         let there = subsidy.min(self.available(purses)[1].max(0).unsigned_abs());
         let taken = [cash + subsidy - there, there];
         let receiver = self.registry.merchants[refund.decided.merchant()].account;
-        // Where the whole sale was undone in the meantime, what the refund gave is what the sale gave back.
-        let sale = self.identities.at(refund.extra.original);
-        let is_undone = sale.is_some_and(|sale| self.identities.get(sale).state == State::Undone);
-        let taken = if is_undone { [0, 0] } else { taken };
-        if !is_undone {
-            pay(&mut outcome.movements, purses, receiver, refund.amount(), taken);
-        }
+        pay(&mut outcome.movements, purses, receiver, refund.amount(), taken);
         if !self.accounts.can_post(&outcome.movements) {
             return false;
         }
@@ -211,10 +208,11 @@ impl Ledger {
         self.accounts.post(&outcome.movements);
         self.identities.set_state(refund.place, State::Undone);
         // A sale whose day is forgotten can be refunded no more.
-        if let Some(sale) = sale {
-            let of_sale = self.identities.extra_mut(sale);
+        if let Some(sale) = self.identities.at(refund.extra.original).and_then(|place| self.original_at(place)) {
+            let of_sale = self.identities.extra_mut(sale.place);
             of_sale.refunded -= refund.amount();
             of_sale.given_back = [of_sale.given_back[0] - cash, of_sale.given_back[1] - subsidy];
+            self.use_again(&sale, refund.amount());
         }
         outcome.paid = taken;
         outcome.original = Some(refund.decided.position());

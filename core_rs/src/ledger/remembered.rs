@@ -218,9 +218,10 @@ impl Remembered {
         (self.position_and_merchant >> POSITION_BITS) as u32
     }
 
-    /// The index of the terminal that asked.
-    pub(super) fn terminal(&self) -> u32 {
-        Identity::from_packed(self.identity, Date(0)).terminal()
+    /// Whose it is, where it stands on this day of DE13.
+    #[must_use]
+    pub fn identity(&self, date: Date) -> Identity {
+        Identity::from_packed(self.identity, date)
     }
 
     /// Into the state's image.

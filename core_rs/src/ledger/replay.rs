@@ -4,9 +4,9 @@ use super::accounts::House;
 use super::ahead::WINDOW;
 use super::identities::{Family, State};
 use super::record::{Decoded, decode};
-use super::registry::NONE;
+use super::registry::{Act, NONE};
 use super::{Command, Ledger, Outcome, Request, Response};
-use crate::limits::{HOUSE_FEN_MAX, PURSE_FEN_MAX};
+use crate::limits::{HOUSE_FEN_MAX, MERCHANT_NAME_BYTES_MAX, PURSE_FEN_MAX, SUB_ELEMENT_BYTES_MAX};
 
 /// Why replaying stopped.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -105,6 +105,9 @@ impl Ledger {
         let registry = &self.registry;
         match *command {
             Command::Policy(policy) if !policy.is_possible() => return Err("the record sets a limit that cannot be"),
+            Command::Merchant { name, .. } if name.len() > MERCHANT_NAME_BYTES_MAX => {
+                return Err("the record gives a merchant a name that is too long");
+            }
             Command::Cutover(date) if date <= self.business_date => return Err("the record moves the business date back"),
             Command::Terminal { merchant, .. } if merchant as usize >= registry.merchants.rows().len() => {
                 return Err("the record names a merchant that does not exist");
@@ -174,6 +177,9 @@ impl Ledger {
         if self.identities.find(request.identity).is_some_and(|place| self.identities.get(place).state != State::Tombstone) {
             return Err("the record decides an identity a second time");
         }
+        if !has_possible_texts(command) {
+            return Err("the record has a text that no message has");
+        }
         let content = request.content;
         let has_what_it_needs = match command {
             Command::Purchase { .. }
@@ -198,6 +204,20 @@ fn read(expected: u64, position: u64, record: &[u8]) -> Result<Decoded<'_>, Stri
         return Err(format!("the record after {} has number {position}", expected - 1));
     }
     decode(record).ok_or_else(|| "the record is not one that this version of the switch writes".to_owned())
+}
+
+/// Whether the texts are those of sub-elements, and there where the operation needs them.
+fn has_possible_texts(command: &Command<'_>) -> bool {
+    let item_of = |act: Act, item: &str| matches!(act, Act::Borrow | Act::Return) != item.is_empty();
+    let (is_there, texts) = match command {
+        Command::BillPayment { reference, .. } => (!reference.is_empty(), [*reference, ""]),
+        Command::Identity { act, item, .. } => (item_of(*act, item), [*item, ""]),
+        Command::LateAdvice { act, item, .. } => (act.map_or(item.is_empty(), |act| item_of(act, item)), [*item, ""]),
+        Command::Event { place, value, .. } => (true, [*place, *value]),
+        _ => (true, ["", ""]),
+    };
+    let printable = |text: &str| text.bytes().all(|byte| (0x20..=0x7e).contains(&byte));
+    is_there && texts.iter().all(|text| text.len() <= SUB_ELEMENT_BYTES_MAX && printable(text))
 }
 
 /// Whether a number is a time of day, hhmmss.

@@ -10,27 +10,28 @@ use super::identities::{Content, Deed, Echo, Identity, Place, Remembered, State}
 use super::purchase::give_back;
 use super::refund::Original;
 use super::{Ledger, Outcome, Request, Response};
+use crate::card_number::CardNumber;
 
 /// DE3 of a void.
 const VOID: u32 = 20_000;
 
-/// Whether a reversal's content can be meant for this original: what both of them name is equal. The amount of a void, granted or not,
+/// Whether a reversal's content can be meant for this original, which is about `card`: what both of them name is equal. The amount of a void, granted or not,
 /// means nothing.
-fn concerns(reversal: Content, original: &Remembered) -> bool {
+fn concerns(reversal: Content, original: &Remembered, card: Option<CardNumber>) -> bool {
     fn agree<T: PartialEq + Copy>(ours: Option<T>, theirs: Option<T>) -> bool {
         ours.is_none() || theirs.is_none() || ours == theirs
     }
     let amount = original.content.processing() == Some(VOID) || agree(reversal.amount(), original.content.amount());
-    agree(reversal.card(), original.content.card()) && amount
+    agree(reversal.card(), original.content.card().or(card)) && amount
 }
 
 impl Ledger {
     pub(super) fn reversal(&mut self, position: u64, request: &Request, original: Identity, outcome: &mut Outcome) {
         let known = self.identities.find(original);
         let found = known.map(|place| (place, self.identities.get(place)));
-        if let Some((_, original)) = found
+        if let Some((place, original)) = found
             && original.state != State::Tombstone
-            && !concerns(request.content, &original)
+            && !concerns(request.content, &original, self.card_of(place).map(|card| self.registry.cards[card].number))
         {
             outcome.original = Some(original.position());
             return self.remembered(position, request, Response::DuplicateDiffers, outcome);
@@ -67,9 +68,10 @@ impl Ledger {
         self.identities.remember(original.date, &Remembered { state: State::Tombstone, ..decided });
     }
 
-    /// Undoes what stands at this place and counts it. `None`, and nothing has changed, where an account would pass its bound.
+    /// Undoes what stands at this place and counts it. `None`, and nothing has changed, where an account would pass its bound, or
+    /// where the card is not there: the one thing that is not looked at when a state is read.
     fn undo(&mut self, request: &Request, place: Place, outcome: &mut Outcome) -> Option<Original> {
-        let standing = self.original_at(place).expect("what stands touched a card");
+        let standing = self.original_at(place)?;
         let (amount, left) = (standing.amount(), standing.left());
         let is_done = match standing.decided.deed {
             Deed::Purchase | Deed::OfflineSale | Deed::Completion => self.undo_sale(&standing, outcome),
@@ -91,9 +93,6 @@ impl Ledger {
         };
         if !is_done {
             return None;
-        }
-        if standing.decided.deed == Deed::Refund && outcome.movements.as_slice().is_empty() {
-            return Some(standing);
         }
         let totals = self.count(request);
         match standing.decided.deed {

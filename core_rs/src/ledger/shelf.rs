@@ -14,7 +14,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::identities::{Remembered, State};
+use super::identities::{Deed, Remembered, State};
 use super::remembered::{Extra, Packed};
 
 /// STANs on a page.
@@ -128,14 +128,19 @@ impl Shelf {
         *place = packed;
     }
 
-    /// The index of the decision with this transaction number. Decisions stand in its order; a tombstone has that of its reversal.
-    pub(super) fn at(&self, position: u64) -> Option<u32> {
-        let count = self.entries.count() as u32;
-        let (mut low, mut high) = (0, count);
+    /// The index of the first decision whose transaction number is not below this one.
+    fn first_from(&self, position: u64) -> u32 {
+        let (mut low, mut high) = (0, self.entries.count() as u32);
         while low < high {
             let middle = low + (high - low) / 2;
             if self.entries.get(middle).position() < position { low = middle + 1 } else { high = middle }
         }
+        low
+    }
+
+    /// The index of the decision with this transaction number. Decisions stand in its order; a tombstone has that of its reversal.
+    pub(super) fn at(&self, position: u64) -> Option<u32> {
+        let (low, count) = (self.first_from(position), self.entries.count() as u32);
         let found =
             (low..count).map(|index| (index, self.entries.get(index))).take_while(|(_, entry)| entry.position() == position);
         found.into_iter().find(|(_, entry)| entry.state() != State::Tombstone).map(|(index, _)| index)
@@ -162,6 +167,17 @@ impl Shelf {
         (in_order && is_due).then(|| {
             self.extras.insert(index, extra);
         })
+    }
+
+    /// Takes note that the refunds of the sale with this transaction number can be undone no more: they came after it.
+    pub(super) fn undo_refunds(&mut self, sale: u64) {
+        let later = self.extras.range(self.first_from(sale)..).filter(|(_, extra)| extra.original == sale);
+        for index in later.map(|(&index, _)| index).collect::<Vec<_>>() {
+            let refund = self.get(index);
+            if refund.deed == Deed::Refund && refund.state == State::Standing {
+                self.set(index, &Remembered { state: State::Undone, ..refund });
+            }
+        }
     }
 
     /// All that some have besides, with their indexes, in order.

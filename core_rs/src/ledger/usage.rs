@@ -79,6 +79,11 @@ impl Counter {
         row.u64(self.used);
     }
 
+    /// Whether it stands before another one.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        self.key < other.key
+    }
+
     /// From the state's image; `None` where under these rules, among so many holders, no such counter is kept.
     pub(super) fn take(row: &mut Decoder<'_>, rules: &Rules, holders: usize) -> Option<Self> {
         let key = Key::new(row.u32()?, row.u16()?, Date(row.u16()?));
@@ -149,6 +154,17 @@ impl Usage {
                 if *used == 0 {
                     self.counters.remove(&key);
                 }
+            }
+        }
+    }
+
+    /// Counts an amount of a sale of this same business date again that [`Self::give_back`] took back: that it was made is counted
+    /// still.
+    pub fn take_again(&mut self, rules: &Rules, sale: &Sale, amount: u64) {
+        for (key, _) in concerned(rules, sale).filter(|(_, rule)| rule.kind == RuleKind::DayMax) {
+            if amount > 0 {
+                let used = self.counters.entry(key).or_insert(0);
+                *used = used.saturating_add(amount);
             }
         }
     }
@@ -312,6 +328,11 @@ mod tests {
         usage.give_back(&rules, &SALE, 400, true);
         assert!(image(&usage, &rules).is_empty(), "a counter at nothing is none");
         assert_eq!(usage.would_exceed(&rules, &SALE, 1_000), None);
+        usage.add(&rules, &SALE, 600, TODAY);
+        usage.give_back(&rules, &SALE, 200, false);
+        usage.take_again(&rules, &SALE, 200);
+        assert_eq!(used(&usage), [600, 1, 1]);
+        usage.give_back(&rules, &SALE, 600, true);
         // More than there is, or from another holder, goes to nothing and no further.
         usage.add(&rules, &SALE, 100, TODAY);
         usage.give_back(&rules, &Sale { holder: 8, ..SALE }, 100, true);

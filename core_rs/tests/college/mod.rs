@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "every test file uses its own part")]
 
-// Not where the fuzzing takes this college along.
+// These are not where the fuzzing takes this college along.
+#[cfg(test)]
+pub(crate) mod ledger;
 #[cfg(test)]
 pub(crate) mod world;
 

@@ -328,7 +328,7 @@ impl World {
                 let Some(key) = &self.pin_keys[till] else { return };
                 let pin = Pin::from_digits(if is_right { PIN } else { "0000" }.as_bytes()).expect("a PIN");
                 let block = key.encrypt(&pin, card(CARDS[index]), [u8::from(is_right); 8]);
-                let block: String = block.iter().map(|byte| format!("{byte:02X}")).collect();
+                let block = format!("{:032X}", u128::from_be_bytes(block));
                 self.sell(till, draft.with(48, &sub_element(52, &block)));
             }
             Step::OfflineSale(till, stan, card, purse, amount) => {
