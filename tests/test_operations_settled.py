@@ -110,6 +110,11 @@ class Day:
         """DE37 of what was asked before."""
         return f"{self.positions[name]:012}"
 
+    async def settle(self) -> None:
+        """Until PostgreSQL has all that was asked: what comes next is in another chunk, and finds it there."""
+        last = max(self.positions.values())
+        await until(self.switch.metrics, lambda metrics: metrics.value("switch_settled_position") >= last)
+
     async def undo(self, name: str, original: str, terminal: str) -> None:
         await self.send(name, terminal, self.devices[terminal].reversal(self.asked[original]), "00")
 
@@ -155,6 +160,7 @@ class Day:
     async def water(self) -> None:
         for name, amount in (("bath", 2000), ("open hold", 700), ("hold in error", 300)):
             await self.ask(name, "WATER", "0100", "00", de2=STUDENT, de3="000000", de4=money(amount))
+        await self.settle()
         await self.ask("bath taken", "WATER", "0220", "00", de3="000000", de4=money(1500), de37=self.number("bath"))
         await self.ask("bath again", "WATER", "0220", "12", de3="000000", de4=money(1500), de37=self.number("bath"))
         await self.undo("hold back", "hold in error", "WATER")
@@ -179,6 +185,8 @@ class Day:
             *(("keep", "0120", "00", STUDENT, "930000", "PR9199"), ("no loan", "0120", "25", STUDENT, "940000", "ZZ1")),
         )
         for name, mti, code, card, processing, item in loans:
+            if name == "return":
+                await self.settle()
             await self.ask(name, "LIBRARY", mti, code, de2=card, de3=processing, de48=tags(t11=item))
         for name, kind in (("lost", "1"), ("found", "3"), ("lost again", "1")):
             await self.ask(name, "KIOSK", "0300", "00", de2=TEACHER, de91=kind, de101="HOTLIST")
@@ -194,6 +202,7 @@ class Day:
             counted = {f"de{74 + place}": f"{number:010}" for place, number in enumerate(numbers)}
             return counted | {f"de{element}": f"{amounts.get(f'a{element}', 0):016}" for element in (86, 87, 88, 89)}
 
+        await self.settle()
         await self.ask("water batch", "WATER", "0500", "00", de60="000001", **totals(0, 0, 1, 0, a88=1500))
         await self.ask("wrong batch", "POS", "0500", "95", de60="000001", **totals(0, 0, 3, 0, a88=2150))
         await self.ask("next bath", "WATER", "0100", "00", de2=STUDENT, de3="000000", de4=money(100))
