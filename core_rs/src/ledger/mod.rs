@@ -21,6 +21,7 @@ pub mod hotlist;
 pub mod identities;
 pub mod image;
 mod label;
+mod ladder;
 mod load;
 pub mod loans;
 mod pins;
@@ -294,7 +295,7 @@ impl Ledger {
     /// Why the card with this index may not be used today, if so.
     #[must_use]
     pub fn card_decline(&self, card: u32) -> Option<Response> {
-        purchase::card_decline(&self.registry.cards[card], self.business_date)
+        ladder::card_decline(&self.registry.cards[card], self.business_date)
     }
 
     /// What tells whether a PIN is this card's; `None` where the card has none.
