@@ -362,6 +362,9 @@ impl Ledger {
     /// What counted rules look at of a decision that was counted on this business date, and the position at which it was; `None` where
     /// it was not. A completion is counted by its hold.
     fn counted_today(&self, original: &Original) -> Option<(Sale, u64)> {
+        if self.rules.list().is_empty() {
+            return None;
+        }
         let decided = &original.decided;
         let (counted_on, position) = match decided.deed {
             Deed::Completion => {
@@ -370,7 +373,7 @@ impl Ledger {
             }
             _ => (decided.business_date, decided.position()),
         };
-        if self.rules.list().is_empty() || counted_on != self.business_date {
+        if counted_on != self.business_date {
             return None;
         }
         let category = self.registry.merchants[decided.merchant()].category;
