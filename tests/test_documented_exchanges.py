@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from switch.dialect import encode, session_keys, sub_elements, write_sub_elements
+from switch.dialect import encode, session_keys, sub_element_pairs, sub_elements, write_sub_elements
 from tests.documented import (
     FILES,
     KEYS_TERMINAL,
@@ -21,7 +21,6 @@ from tests.documented import (
     STORY,
     Exchange,
     pin_block,
-    sub_elements_in_order,
 )
 from tests.switch_process import MERCHANTS, Answer, Connection, Device, Fields, Switch, in_thread, today
 
@@ -190,7 +189,7 @@ class Reader:
             answer = await self.device.ask(connection, request)
             assert answer.code == "00", answer.fields
             self.pieces += 1
-            told = sub_elements_in_order(answer.fields["48"])
+            told = sub_element_pairs(answer.fields["48"])
             (reached,) = (value for tag, value in told if tag == "50")
             changes = [value for tag, value in told if tag == "53"]
             if after and reached != version:
