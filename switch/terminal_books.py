@@ -188,7 +188,7 @@ class Hotlist:
             # The answer to a request of another reading, which is over.
             return
         if self._reached is not None and piece.version != self._reached:
-            # The switch started again meanwhile and knows nothing of this reading (it says version 0 then): what was read goes with nothing.
+            # The switch started again meanwhile and knows nothing of this reading: it says version 0, and that this is all.
             self._begin()
             return
         self._check(piece)
