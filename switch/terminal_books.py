@@ -187,12 +187,12 @@ class Hotlist:
         if asked != self.next():
             # The answer to a request of another reading, which is over.
             return
-        self._check(piece)
-        self.reading = True
         if self._reached is not None and piece.version != self._reached:
-            # The switch started again meanwhile and knows nothing of this reading: its pieces do not fit together.
+            # The switch started again meanwhile and knows nothing of this reading: it says version 0, and that this is all.
             self._begin()
             return
+        self._check(piece)
+        self.reading = True
         self._reached = piece.version
         self._changes |= {number: sign for sign, number in piece.changes}
         if piece.more:
