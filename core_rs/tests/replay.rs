@@ -130,7 +130,9 @@ fn filled() -> (MemoryStorage, Vec<Vec<u8>>) {
     Journal::create_on(&memory, IDENTITY, &OPTIONS).expect("an empty disk");
     let storage: Arc<dyn Storage> = Arc::new(memory.clone());
     let mut world = World::new(Journal::open_on(&storage, &OPTIONS, &mut |_, _| Ok(())).expect("an empty journal"));
-    everything().iter().for_each(|step| world.take(step));
+    for step in everything() {
+        world.take(&step);
+    }
     drop(world);
     let mut records = Vec::new();
     inspect(&storage, &mut |_, record| {
@@ -423,7 +425,7 @@ fn a_record_that_says_something_else_than_happened_is_refused() {
     let as_original = |index: usize, other: u64| {
         rewritten(&records[index], |command, _| match command {
             Command::Completion { original, .. } | Command::Void { original, .. } | Command::Refund { original, .. } => {
-                *original = other
+                *original = other;
             }
             Command::Lapse { hold } => *hold = other,
             other => panic!("{other:?} refers to nothing"),

@@ -410,7 +410,9 @@ mod tests {
         let merchant = accounts.open(Owner::Merchant(0));
         let movements = |list: &[(AccountId, AccountId, u64)]| {
             let mut movements = Movements::default();
-            list.iter().for_each(|&(debit, credit, amount)| movements.push(debit, credit, amount));
+            for &(debit, credit, amount) in list {
+                movements.push(debit, credit, amount);
+            }
             movements
         };
         assert!(!accounts.can_post(&movements(&[(0, merchant, 1), (1, merchant, ACCOUNT_FEN_MAX.unsigned_abs())])));
