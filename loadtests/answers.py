@@ -26,7 +26,7 @@ FINDINGS_MAX: Final = 1000
 
 
 class Answer(NamedTuple):
-    """One line. `amount` is the fen that moved: of a purchase its amount or 0, of a reversal what it gave back, else 0."""
+    """One line. `amount` is the fen that moved: of a purchase or a load its amount or 0, of a reversal what it gave back, else 0."""
 
     offset_ms: int
     terminal_id: str
@@ -58,6 +58,8 @@ class Count:
     """By operation and DE39."""
     by_merchant: Counter[str] = field(default_factory=Counter)
     by_card: Counter[str] = field(default_factory=Counter)
+    """What its purses paid, less what was loaded."""
+    loaded: int = 0
     latencies: dict[str, "array[int]"] = field(default_factory=lambda: defaultdict(lambda: array("Q")))
     """By operation."""
     by_minute: dict[int, "array[int]"] = field(default_factory=lambda: defaultdict(lambda: array("Q")))
@@ -78,7 +80,10 @@ def count(campus: Campus, entries: Iterable[Entry], answers: Iterable[Answer], t
         counted.latencies[answer.operation].append(answer.latency_us)
         counted.by_minute[answer.offset_ms // 60_000].append(answer.latency_us)
         open_requests[answer.terminal_id, answer.operation] -= 1
-        if answer.amount:
+        if answer.operation is Operation.LOAD:
+            counted.loaded += answer.amount
+            counted.by_card[answer.card_number] -= answer.amount
+        elif answer.amount:
             moved = -answer.amount if answer.operation is Operation.REVERSAL else answer.amount
             counted.by_merchant[merchants[answer.terminal_id]] += moved
             counted.by_card[answer.card_number] += moved

@@ -3,9 +3,8 @@
     python -m loadtests.generate FOLDER --students 17600 --seed 1 --part lunch
 
 Always true here: equal arguments give equal files, byte for byte. The college is `switch.campus`'s and what it pays is `switch.meals`'s;
-here the schedule becomes requests. A load at the finance office becomes an inquiry of the card's balance, with which such a counter
-begins: the switch does not take the load itself yet. A purchase that the network doubled or whose answer was lost is repeated a second
-later, one that was given up is reversed; that a reversal overtakes its purchase cannot be said in a replay and is left out.
+here the schedule becomes requests. A purchase that the network doubled or whose answer was lost is repeated a second later, one that was
+given up is reversed; that a reversal overtakes its purchase cannot be said in a replay and is left out.
 """
 
 import argparse
@@ -59,7 +58,7 @@ def entries(schedule: Iterable[Payment]) -> Iterator[Entry]:
         yield from until(offset)
         if hurried := waiting.pop(payment.terminal_id, None):
             yield hurried._replace(offset_ms=offset)
-        operation = Operation.BALANCE if payment.load else Operation.PURCHASE
+        operation = Operation.LOAD if payment.load else Operation.PURCHASE
         yield Entry(offset, payment.terminal_id, payment.card_number, operation, payment.amount)
         if second := SECOND_THOUGHTS.get(payment.conduct):
             entry = Entry(offset + SECOND_THOUGHT_MS, payment.terminal_id, payment.card_number, second, 0)

@@ -132,7 +132,7 @@ async def _load(options: Options, folder: Path) -> bool:
 
     books, wrong = await on_trial(folder / "switch", files, {"port": "0", "timezone": f'"{TIMEZONE}"'}, exercise)
     counted = await trio.to_thread.run_sync(_count, campus, files, answers, today)
-    findings += [*counted.findings, *differences(campus, counted.by_merchant, counted.by_card, books), *wrong]
+    findings += [*counted.findings, *differences(campus, counted, books), *wrong]
     total = counted.requests.total()
     result = Result(
         title=f"{total:,} requests at {options.speed:g} times the speed of life in {lasted:.0f} s, by {options.driver}",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from loadtests.answers import Count
-from switch.agreement import Books, sums, yuan
+from switch.agreement import Books, sums, sums_in_words, yuan
 from switch.campus import Campus, write_rows
 from switch.dialect import RESPONSES
 
@@ -66,8 +66,7 @@ class Result:
             "",
             *(f"  {operation:12}{count:>10,}   {code} {RESPONSES.get(code, 'unknown')}" for operation, code, count in self._responses()),
             "",
-            f"  {'to the fen':14}{'taken by merchants':>24}{'spent by cards':>24}",
-            *(f"  {name:14}{yuan(taken):>24}{yuan(spent):>24}" for name, taken, spent in self._sums()),
+            *sums_in_words(self._sums()),
             "",
         ]
         if self.findings:
@@ -86,8 +85,8 @@ class Result:
             " the switch drained and ended, its journal verifies."
         )
 
-    def _sums(self) -> list[tuple[str, int, int]]:
-        return sums(self.campus, self.counted.by_merchant, self.counted.by_card, self.books)
+    def _sums(self) -> list[tuple[str, int, int, int]]:
+        return sums(self.campus, self.counted, self.books)
 
     def _responses(self) -> list[tuple[str, str, int]]:
         return [(operation, code, count) for (operation, code), count in sorted(self.counted.responses.items())]
@@ -121,7 +120,8 @@ class Result:
                 ),
                 "<h2>To the fen</h2>",
                 _table(
-                    ("", "taken by merchants", "spent by cards"), ((name, yuan(taken), yuan(spent)) for name, taken, spent in self._sums())
+                    ("", "taken by merchants", "spent by cards", "loaded at counters"),
+                    ((name, *map(yuan, fen)) for name, *fen in self._sums()),
                 ),
                 "</html>\n",
             )

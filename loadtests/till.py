@@ -54,6 +54,8 @@ class Expectations:
         card = self._cards.get(card_number)
         if card is None:
             return _NO_SUCH_CARD
+        if operation == Operation.LOAD:
+            return card.load_answers(self._today)
         return _DONE if operation == Operation.BALANCE else card.purchase_answers(self._today)
 
 
@@ -98,6 +100,8 @@ class Till:
             self._last_purchase, self._undone = request, False
         elif entry.operation is Operation.BALANCE:
             request = self._protocol.balance(self._now(), entry.card_number)
+        elif entry.operation is Operation.LOAD:
+            request = self._protocol.load(self._now(), entry.card_number, entry.amount)
         elif entry.operation is Operation.REVERSAL:
             request = self._protocol.reversal(self._now(), self._bought())
         else:
@@ -121,7 +125,7 @@ class Till:
         return self._last_purchase
 
     def _moved(self, entry: Entry, reply: Reply) -> int:
-        if entry.operation is Operation.PURCHASE:
+        if entry.operation in {Operation.PURCHASE, Operation.LOAD}:
             return entry.amount if reply.approved else 0
         if entry.operation is Operation.REVERSAL and not self._undone:
             self._undone = True
@@ -155,7 +159,7 @@ def _check(operation: Operation, reply: Reply, expected: frozenset[str]) -> None
     if operation is Operation.BALANCE:
         needed = {"54"} if reply.approved else set()
     else:
-        needed = {"37", "38", "54"} if operation is Operation.PURCHASE and reply.approved else {"37"}
+        needed = {"37", "38", "54"} if operation in {Operation.PURCHASE, Operation.LOAD} and reply.approved else {"37"}
     if missing := needed - reply.fields.keys():
         raise WrongAnswer(f"a {operation} was answered {reply.code} without DE{', DE'.join(sorted(missing))}")
     if "54" in needed and reply.balances.keys() != {"10", "20"}:

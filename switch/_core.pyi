@@ -96,7 +96,7 @@ class Chunk:
         """The business date of its rows, YYYY-MM-DD. A cutover is the last record of a chunk."""
     @property
     def tables(self) -> Mapping[str, bytes]:
-        """Complete streams by table; only tables that have rows."""
+        """Complete streams by table; only tables that have rows, and `rule` where it was replaced, be it by nothing."""
     @property
     def rows(self) -> int: ...
     @property

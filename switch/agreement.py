@@ -1,8 +1,8 @@
 """Terminals, ledger and PostgreSQL side by side, merchant by merchant and card by card, to the fen.
 
 Always true here: the three are counted apart. The terminals' count knows nothing but answers, the ledger is replayed from the journal's
-files and not asked of the running switch, and PostgreSQL adds up its own rows. A difference of one fen at one merchant or one card
-is a finding.
+files and not asked of the running switch, and PostgreSQL adds up its own rows. A difference of one fen at one merchant, at one card or at
+the cash desk is a finding.
 
 How it works: `read_books` waits until PostgreSQL has everything that is durable and reads the other two as of that position; it blocks,
 and so belongs on a thread. Everything else here is arithmetic and text.
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import asyncpg
 import msgspec
@@ -24,7 +24,19 @@ from switch import _core, settlement
 from switch.campus import Campus
 from switch.settlement import Account, Settlement, SettlementRefused
 
-__all__ = ["Books", "BooksUnread", "differences", "ledger_sums", "milliseconds", "read_books", "sums", "verdict_of_command", "yuan"]
+__all__ = [
+    "Books",
+    "BooksUnread",
+    "Counted",
+    "differences",
+    "ledger_sums",
+    "milliseconds",
+    "read_books",
+    "sums",
+    "sums_in_words",
+    "verdict_of_command",
+    "yuan",
+]
 
 SETTLE_SECONDS: Final = 60.0
 """For PostgreSQL to have the last payment."""
@@ -32,6 +44,22 @@ SETTLE_SECONDS: Final = 60.0
 
 class BooksUnread(Exception):
     """The ledger or PostgreSQL could not be read, or PostgreSQL stayed behind: one sentence for the one who started it."""
+
+
+class Counted(Protocol):
+    """What terminals counted, in fen."""
+
+    @property
+    def by_merchant(self) -> Mapping[str, int]:
+        """Takings."""
+
+    @property
+    def by_card(self) -> Mapping[str, int]:
+        """What its purses paid, less what was loaded."""
+
+    @property
+    def loaded(self) -> int:
+        """Cash that was handed in at counters."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +70,8 @@ class Books:
     ledger: Sequence[Account]
     settled_by_merchant: Mapping[str, int]
     settled_by_card: Mapping[str, int]
+    """What was paid at merchants."""
+    loaded_by_card: Mapping[str, int]
 
 
 def read_books(journal: Path, address: str) -> Books:
@@ -62,6 +92,7 @@ async def _settled(journal: Path, address: str) -> Books:
                 await asyncio.sleep(0.05)
             by_merchant = await database.spent("merchant_id")
             by_card = await database.spent("card_number")
+            loaded = await database.loaded()
         replica.advance(position)
         accounts = msgspec.json.decode(replica.accounts(), type=list[tuple[int, str, str, int, int]])
     except SettlementRefused as refusal:
@@ -70,7 +101,7 @@ async def _settled(journal: Path, address: str) -> Books:
         raise BooksUnread(str(error)) from None
     except settlement.LOST as failure:
         raise BooksUnread(settlement.reason(failure)) from None
-    return Books(position, [Account(*row) for row in accounts], by_merchant, by_card)
+    return Books(position, [Account(*row) for row in accounts], by_merchant, by_card, loaded)
 
 
 async def _position(database: Settlement, journal: str) -> int:
@@ -82,7 +113,7 @@ async def _position(database: Settlement, journal: str) -> int:
 
 
 def ledger_sums(campus: Campus, accounts: Sequence[Account]) -> tuple[dict[str, int], dict[str, int]]:
-    """By merchant what it took, by card what its holder's purses lost since they were opened.
+    """By merchant what it took, by card what its holder's purses lost since they were opened; less than nothing where more was loaded.
 
     A holder with more cards than one stands under the first of them: purses are the holder's.
     """
@@ -110,6 +141,18 @@ def _by_holder(campus: Campus, by_card: Mapping[str, int]) -> Mapping[str, int]:
     return together
 
 
+def _handed_in(accounts: Sequence[Account]) -> int:
+    """What the cash desk owes for loads."""
+    return -sum(account.balance for account in accounts if (account.kind, account.owner) == ("house", "cash_desk"))
+
+
+def _lost_by_card(books: Books) -> Mapping[str, int]:
+    """By PostgreSQL: what each card's purses paid, less what was loaded."""
+    lost = Counter(books.settled_by_card)
+    lost.subtract(books.loaded_by_card)
+    return lost
+
+
 def _differences(what: str, terminals: Mapping[str, int], ledger: Mapping[str, int], settled: Mapping[str, int]) -> list[str]:
     return [
         f"{what} {owner}: terminals {terminals.get(owner, 0):,}, ledger {ledger.get(owner, 0):,}, PostgreSQL {settled.get(owner, 0):,} fen."
@@ -118,11 +161,13 @@ def _differences(what: str, terminals: Mapping[str, int], ledger: Mapping[str, i
     ]
 
 
-def differences(campus: Campus, by_merchant: Mapping[str, int], by_card: Mapping[str, int], books: Books) -> list[str]:
-    """A sentence for each merchant and card whose three sums are not one; `by_merchant` and `by_card` are the terminals' count, in fen."""
-    takings, spent = ledger_sums(campus, books.ledger)
-    found = _differences("Merchant", by_merchant, takings, books.settled_by_merchant)
-    found += _differences("Card", _by_holder(campus, by_card), spent, _by_holder(campus, books.settled_by_card))
+def differences(campus: Campus, counted: Counted, books: Books) -> list[str]:
+    """A sentence for each merchant and card whose three sums are not one, and for the cash desk."""
+    takings, lost = ledger_sums(campus, books.ledger)
+    handed_in, settled = _handed_in(books.ledger), sum(books.loaded_by_card.values())
+    found = _differences("Merchant", counted.by_merchant, takings, books.settled_by_merchant)
+    found += _differences("Card", _by_holder(campus, counted.by_card), lost, _by_holder(campus, _lost_by_card(books)))
+    found += _differences("Cash", {"desk": counted.loaded}, {"desk": handed_in}, {"desk": settled})
     if total := sum(account.balance for account in books.ledger):
         found.append(f"All accounts of the ledger together make {total} fen, not zero.")
     return found
@@ -139,13 +184,22 @@ def verdict_of_command(command: str, done: subprocess.CompletedProcess[bytes], o
     return "" if sound else f"{command} ended with {done.returncode}, {otherwise}: {said}"
 
 
-def sums(campus: Campus, by_merchant: Mapping[str, int], by_card: Mapping[str, int], books: Books) -> list[tuple[str, int, int]]:
-    """For terminals, ledger and PostgreSQL in turn: its name, what merchants took and what cards spent, in fen."""
-    takings, spent = ledger_sums(campus, books.ledger)
+def sums(campus: Campus, counted: Counted, books: Books) -> list[tuple[str, int, int, int]]:
+    """For terminals, ledger and PostgreSQL in turn: its name, and in fen what merchants took, what cards spent, what was loaded."""
+    takings, lost = ledger_sums(campus, books.ledger)
+    handed_in, settled = _handed_in(books.ledger), sum(books.loaded_by_card.values())
     return [
-        ("terminals", sum(by_merchant.values()), sum(by_card.values())),
-        ("ledger", sum(takings.values()), sum(spent.values())),
-        ("PostgreSQL", sum(books.settled_by_merchant.values()), sum(books.settled_by_card.values())),
+        ("terminals", sum(counted.by_merchant.values()), sum(counted.by_card.values()) + counted.loaded, counted.loaded),
+        ("ledger", sum(takings.values()), sum(lost.values()) + handed_in, handed_in),
+        ("PostgreSQL", sum(books.settled_by_merchant.values()), sum(books.settled_by_card.values()), settled),
+    ]
+
+
+def sums_in_words(of: Sequence[tuple[str, int, int, int]]) -> list[str]:
+    """A table of them, for the console."""
+    return [
+        f"  {'to the fen':14}{'taken by merchants':>24}{'spent by cards':>24}{'loaded at counters':>24}",
+        *(f"  {name:14}" + "".join(f"{yuan(sum_):>24}" for sum_ in fen) for name, *fen in of),
     ]
 
 

@@ -85,11 +85,18 @@ class Card:
 
     def purchase_answers(self, today: datetime.date) -> frozenset[str]:
         """What a purchase with it may be answered (DE39), by what its file says. Whether its purses suffice is left to the sums."""
+        return self._answers(today, "00", "51")
+
+    def load_answers(self, today: datetime.date) -> frozenset[str]:
+        """The same of a cash load, which no purse is too low for."""
+        return self._answers(today, "00")
+
+    def _answers(self, today: datetime.date, *otherwise: str) -> frozenset[str]:
         refused = _ANSWERS_BY_STATUS.get(self.status) or ("54" if self.expires < today else None)
-        return frozenset({refused}) if refused else frozenset({"00", "51"})
+        return frozenset({refused} if refused else otherwise)
 
 
-_ANSWERS_BY_STATUS: Final = {"lost": "41", "frozen": "62", "inactive": "78", "cancelled": "78"}
+_ANSWERS_BY_STATUS: Final = {"lost": "41", "frozen": "62", "blacklisted": "62", "inactive": "78", "cancelled": "78"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,8 @@ HEADERS = [
     ("card_number", "pin"),
     ("rule", "class"),
 ]
-"""By the first two columns of a file, the order in which files must be taken: terminals name merchants, standings terminals, PINs cards, and no
-rule should ask for a PIN before it is set."""
+"""By the first two columns of a file, the order in which files must be taken: terminals name merchants, standings terminals, PINs
+cards, and no rule should ask for a PIN before it is set."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         "--accept-date", metavar="YYYY-MM-DD", help="confirm today's campus date, where a start asks for it after a long closure"
     )
     load = add(
-        "import", _import, "Import merchants, terminals, standings, cards, PINs and rules from CSV files, into the running switch or before its start."
+        "import", _import, "Import merchants, terminals, cards, PINs or rules from CSV files, into the running switch or before its start."
     )
     load.add_argument("files", metavar="FILE.csv", type=Path, nargs="+")
     check = add("verify", _verify, "Check the whole journal of a switch that is not running.", config=False)

@@ -88,14 +88,14 @@ async def _demonstrate(options: DemoOptions, folder: Path) -> bool:
         nonlocal tally
         await say(
             f"{len(payments):,} payments at {len(campus.terminals)} terminals of {len(campus.merchants)} merchants, {speed:g} times as fast"
-            f" as life (loads at the finance office are left out: the switch does not take them yet)"
+            " as life"
         )
         replay = _Replay(campus, payments, switch, speed)
         tally = replay.tally
         await replay.run()
 
     books, found = await on_trial(folder / "switch", files, {"port": "0"}, have_lunch)
-    problems = [*tally.surprises, *differences(campus, tally.by_merchant, tally.by_card, books), *found]
+    problems = [*tally.surprises, *differences(campus, tally, books), *found]
     await say(report(campus, tally, books, problems))
     if options.keep:
         await say(f"Left for a look: {folder}")
@@ -182,6 +182,9 @@ class _Replay:
 
     async def _pay(self, row: TerminalRow, terminal: Terminal, payment: Payment) -> None:
         tally = self.tally
+        if payment.load:
+            self._book(row, payment, await self._timed(terminal, terminal.protocol.load(_local_now(), payment.card_number, payment.amount)))
+            return
         request = terminal.protocol.purchase(_local_now(), payment.card_number, payment.amount)
         match payment.conduct:
             case Conduct.ORDINARY:
@@ -229,17 +232,22 @@ class _Replay:
 
     def _book(self, row: TerminalRow, payment: Payment, reply: Reply) -> None:
         tally = self.tally
-        if reply.approved:
+        if reply.approved and payment.load:
+            tally.loads += 1
+            tally.loaded += payment.amount
+            tally.by_card[payment.card_number] -= payment.amount
+        elif reply.approved:
             tally.approved += 1
             tally.approved_fen += payment.amount
             tally.by_merchant[row.merchant_id] += payment.amount
             tally.by_card[payment.card_number] += payment.amount
         else:
             tally.declined[reply.code] += 1
-        expected = _expected_codes(self._cards.get(payment.card_number), payment.conduct, self._today)
+        expected = _expected_codes(self._cards.get(payment.card_number), payment, self._today)
         if reply.code not in expected:
+            what = "load" if payment.load else "purchase"
             tally.surprises.append(
-                f"{row.terminal_id}, STAN {reply.request.stan}: a purchase was answered {reply.code}, {reply.meaning}; expected was"
+                f"{row.terminal_id}, STAN {reply.request.stan}: a {what} was answered {reply.code}, {reply.meaning}; expected was"
                 f" {' or '.join(sorted(expected))}."
             )
 
@@ -253,7 +261,7 @@ class _Replay:
             while True:
                 await trio.sleep(0.25 if one_line else PROGRESS_SECONDS)
                 tally, now = self.tally, trio.current_time()
-                done = tally.approved + tally.declined.total()
+                done = tally.approved + tally.loads + tally.declined.total()
                 recent = sorted(tally.seconds[seen:])
                 rate = (done - seen_done) / (now - seen_at)
                 text = "  ".join(
@@ -278,14 +286,14 @@ def _terminal(row: TerminalRow, host: str, port: int) -> Terminal:
     return Terminal(protocol, host, port, answer_seconds=PATIENCE_SECONDS / 3, patience_seconds=PATIENCE_SECONDS, now=_local_now)
 
 
-def _expected_codes(card: Card | None, conduct: Conduct, today: datetime.date) -> frozenset[str]:
-    """What a purchase may be answered, from the files that were imported. Whether a purse suffices is left to the sums."""
-    if conduct is Conduct.OVERTAKEN:
+def _expected_codes(card: Card | None, payment: Payment, today: datetime.date) -> frozenset[str]:
+    """What it may be answered, from the files that were imported. Whether a purse suffices is left to the sums."""
+    if payment.conduct is Conduct.OVERTAKEN:
         # A reversal was there before it. It stands before any question of the card.
         return frozenset({"12"})
     if card is None:
         return frozenset({"14"})
-    return card.purchase_answers(today)
+    return card.load_answers(today) if payment.load else card.purchase_answers(today)
 
 
 def _lunch_clock(seconds: float) -> str:

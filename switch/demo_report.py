@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from switch.agreement import Books, milliseconds, sums, yuan
+from switch.agreement import Books, milliseconds, sums, sums_in_words, yuan
 from switch.campus import Campus
 from switch.dialect import RESPONSES
 
@@ -37,6 +37,9 @@ class Tally:
     """The longest that a payment waited for its terminal, in real time."""
     by_merchant: Counter[str] = field(default_factory=Counter)
     by_card: Counter[str] = field(default_factory=Counter)
+    """What its purses paid, less what was loaded."""
+    loads: int = 0
+    loaded: int = 0
     surprises: list[str] = field(default_factory=list)
     """What should not have been answered, or was not answered; a sentence each."""
 
@@ -50,6 +53,7 @@ def report(campus: Campus, tally: Tally, books: Books, problems: Sequence[str]) 
         f"Lunch of {tally.payments:,} payments in {tally.lasted_seconds:.1f} s.",
         "",
         _count_line("approved", tally.approved, yuan(tally.approved_fen)),
+        _count_line("loaded at the finance office", tally.loads, yuan(tally.loaded)),
         _count_line("declined", tally.declined.total()),
         *(_count_line(f"  {RESPONSES.get(code, 'unknown')}", count, f"({code})") for code, count in tally.declined.most_common()),
         _count_line("reversed", tally.reversed, f"{yuan(tally.given_back_fen)} given back"),
@@ -62,8 +66,7 @@ def report(campus: Campus, tally: Tally, books: Books, problems: Sequence[str]) 
         f"  answers: {', '.join(percentiles)} (terminals and switch share this machine)",
         f"  longest wait for a free terminal {tally.late_seconds_max * 1e3:.0f} ms",
         "",
-        f"  {'to the fen':14}{'taken by merchants':>24}{'spent by cards':>24}",
-        *(f"  {name:14}{yuan(taken):>24}{yuan(spent):>24}" for name, taken, spent in sums(campus, tally.by_merchant, tally.by_card, books)),
+        *sums_in_words(sums(campus, tally, books)),
         "",
     ]
     if problems:

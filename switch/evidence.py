@@ -609,7 +609,7 @@ class Decision:
 
     position: int
     said: Document
-    """Of it no more than kind, card, processing, amount, payee are used."""
+    """Of it no more than kind, response, processing, amount, payee are used."""
     card: str | None
     """Whose purses it touched, or whom its message named."""
     holder: str | None
@@ -1151,7 +1151,7 @@ class Books:
         if any(taken.paid):
             raise Fault(f"{sum(taken.paid)} fen are paid by a {taken.kind} that was answered {said['response']}")
         if taken.kind == "reversal":
-            if said["response"] != "94" or not self._differs(taken):
+            if said["response"] != "94" or self._differs(taken) is False:
                 raise Fault(f"a reversal is answered {said['response']}, for which there is no reason")
             if taken.original is not None and said["original"] != taken.original.position:
                 raise Fault(f"it refers to record {said['original']}, but what it names is record {taken.original.position}")
@@ -1391,13 +1391,21 @@ class Books:
         self.holds.pop(before, None)
         return self._believed(taken, before, gives_back=None)
 
-    def _differs(self, taken: Taken) -> bool:
-        """Whether a reversal names another card or amount than what it would undo; the amount of a void means nothing."""
+    def _differs(self, taken: Taken) -> bool | None:
+        """Whether a reversal names another card or amount than what it would undo; None: that is before the beginning of the report.
+
+        Its card is the one that it touched, where its message named none. The amount of a void means nothing.
+        """
         original, said = taken.original, taken.said
         if original is None:
-            return not self.complete
-        names = ("card",) if original.said["processing"] == "020000" else ("card", "amount")
-        return any(None not in {said[name], original.said[name]} and said[name] != original.said[name] for name in names)
+            return False if self.complete else None
+        pairs = [(said["card"], original.card)]
+        if original.said["processing"] != "020000":
+            pairs.append((said["amount"], original.said["amount"]))
+        if any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            return True
+        is_card_untold = original.said["response"] == "00" and original.kind in {"completion", "refund"} and original.card is None
+        return None if is_card_untold and said["card"] else False
 
     def _believed(self, taken: Taken, original: int, *, gives_back: bool | None) -> Effect:
         """What undoes or refunds something that is before the beginning of the report: each movement is one that such a thing makes,

@@ -6,9 +6,11 @@ What always holds:
   one is given. The same key gives the same pseudonyms again; without it no pseudonym leads back, and neither does the place of its row.
   Terminals get fresh keys, never their own.
 - Money goes through as it went: a request whose decision the replay cannot have again is left out and counted. These are requests that
-  were answered for what a terminal did before (12, 94), for a purse that it chose (57) or for an amount out of bounds (13); reversals of
-  what is not in the export or was reversed before; requests of a card or a terminal that was another's, or in another state, at that time.
-- Purses open with what they held at the day's end, plus what the exported requests took. So after the replay they hold that again.
+  were answered for what a terminal did before (12, 94), for a purse that it chose (57), for an amount out of bounds (13) or by the campus's
+  rules (55, 57, 61, 65, 75); reversals of what is not in the export or was reversed before; requests of a card or a terminal that was
+  another's, or in another state, at that time; and every operation but purchases and their reversals.
+- Purses open with what they held at the day's end, plus what the exported requests took. So after the replay they hold that again; but
+  for a debt, with which nobody can be imported: such a purse opens empty, and is counted.
 - The database is only read, all of it as of one moment. What was written is taken away if the export fails.
 
 How it works: temporary tables work out which requests stay and what a card's state must be; then rows stream through a cursor into the
@@ -78,6 +80,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     """What approved purchases took, less what reversals gave back."""
     left_out: dict[str, int]
     """Requests of the day that the replay cannot have, by operation and DE39."""
+    debts: int
+    """Purses that would have begun with a debt, and open empty."""
     cards: int
     terminals: int
     merchants: int
@@ -174,7 +178,7 @@ WITH decided AS (
         WHEN bought IS NOT NULL OR first = '51' THEN '00'
         WHEN first IS NOT NULL THEN first
         WHEN status = 'lost' THEN '41'
-        WHEN status = 'frozen' THEN '62'
+        WHEN status IN ('frozen', 'blacklisted') THEN '62'
         WHEN status IN ('inactive', 'cancelled') THEN '78'
         WHEN expires < '{day}' THEN '54'
         ELSE '00' END AS answer
@@ -249,7 +253,7 @@ ORDER BY sha256(convert_to($1 || holder_id, 'UTF8')), sha256(convert_to($1 || ca
 
 _ASKED: Final = """
 SELECT operation, response, count(*) FROM transaction
-WHERE business_date = '{day}' AND operation NOT IN ('sign_on', 'sign_off') GROUP BY 1, 2
+WHERE business_date = '{day}' AND operation NOT IN ('sign_on', 'sign_off', 'lapse') GROUP BY 1, 2
 """
 
 _KEPT: Final = """
@@ -278,10 +282,17 @@ class _Export:
             "merchants.csv", MERCHANTS_HEADER, "SELECT merchant_id, name, category, fee_bp FROM merchant ORDER BY 1"
         )
         terminals = await self._terminals()
-        cards = await self._cards()
+        cards, debts = await self._cards()
         counted = await self._entries()
         return Exported(
-            day=str(self._day), position=position, left_out=left_out, cards=cards, terminals=terminals, merchants=merchants, **counted
+            day=str(self._day),
+            position=position,
+            left_out=left_out,
+            debts=debts,
+            cards=cards,
+            terminals=terminals,
+            merchants=merchants,
+            **counted,
         )
 
     async def _look(self) -> int:
@@ -321,22 +332,23 @@ class _Export:
                 file.write((*row, secrets.token_hex(16)))
             return file.rows
 
-    async def _cards(self) -> int:
+    async def _cards(self) -> tuple[int, int]:
+        """Write the cards; gives how many, and how many purses are in debt."""
         taken = array("Q")
         before = None
+        debts = 0
         with RowWriter(self._folder / "cards.csv", CARDS_HEADER) as file:
             async for number, holder_id, card_class, answer, cash, subsidy in self._rows(_OPENINGS, self._pseudonyms.order):
-                if cash < 0 or subsidy < 0:
-                    raise ExportFailed(f"A purse began {self._day} below zero, with which no card can be imported.")
                 card = self._pseudonyms.card(number)
                 taken.append(int(card))
                 # Purses are opened once, by the first of a holder's cards.
-                opening = (cash, subsidy) if holder_id != before else (0, 0)
+                opening = (max(cash, 0), max(subsidy, 0)) if holder_id != before else (0, 0)
+                debts += holder_id != before and cash < 0
                 before = holder_id
                 file.write((card, self._pseudonyms.holder(holder_id), card_class, *STATES[answer], *opening))
         if len(set(taken)) < len(taken):
             raise ExportFailed("Two cards would have one pseudonym; run the export again with another key.")
-        return len(taken)
+        return len(taken), debts
 
     async def _entries(self) -> dict[str, int]:
         purchases = approved = reversals = fen = offset = 0

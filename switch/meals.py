@@ -5,8 +5,8 @@ take it, and payments come in the order of their time.
 
 The figures are those of a college that was measured: 2.7 payments a day each, 22 % of them at breakfast, 46 % at lunch and 32 % at
 dinner, with their peaks at 7, 12 and 17 o'clock; about 4 yuan each, a third in the busiest canteen. At lunch the busiest half hour
-averages 7 a second and its peak second sees about 20, for 17,600 people. Loads at the finance office are 3.3 % of the day. The switch
-does not take them yet, so they may be left out; then the whole number is shared out among the other places.
+averages 7 a second and its peak second sees about 20, for 17,600 people. Loads at the finance office's counters are 3.3 % of the day,
+of 50 to 500 yuan.
 """
 
 import datetime
@@ -20,7 +20,7 @@ from typing import Final
 
 from switch.campus import CARDHOLDERS, PLACES, Campus, Place, card_number, colleges_of
 
-__all__ = ["BREAKFAST", "DAY", "DINNER", "LUNCH", "TAP_SECONDS_MIN", "Conduct", "Meal", "Payment", "lunch", "payments"]
+__all__ = ["BREAKFAST", "DAY", "DINNER", "LOADS", "LUNCH", "TAP_SECONDS_MIN", "Conduct", "Meal", "Payment", "lunch", "payments"]
 
 PAYMENTS_A_DAY: Final = 47_500
 """Of one college."""
@@ -97,6 +97,9 @@ CONDUCT_SHARES: Final = {
     Conduct.OVERTAKEN: 0.0005,
 }
 
+LOADS: Final = (5_000, 10_000, 10_000, 10_000, 20_000, 20_000, 30_000, 50_000)
+"""What is handed in at a counter, in fen: banknotes, 193.75 yuan on average."""
+
 STRANGER_SHARE: Final = 0.001
 """Payments with a card that the campus does not know."""
 
@@ -111,34 +114,34 @@ class Payment:
     amount: int
     conduct: Conduct
     load: bool = False
-    """At the finance office: money in, not out. `amount` is 0 as long as the switch takes no loads."""
+    """At the finance office: money in, not out."""
 
 
 # --- the schedule -----------------------------------------------------------------------------------------------------------------
 
 
 def lunch(campus: Campus, seed: int) -> list[Payment]:
-    """The payments of one lunch without the loads: 46 % of a day's, 21,850 for one college."""
-    return list(payments(campus, seed, (LUNCH,), loads=False))
+    """The payments of one lunch: 46 % of a day's, 21,850 for one college."""
+    return list(payments(campus, seed, (LUNCH,)))
 
 
-def payments(campus: Campus, seed: int, meals: Sequence[Meal], *, loads: bool = True) -> Iterator[Payment]:
+def payments(campus: Campus, seed: int, meals: Sequence[Meal]) -> Iterator[Payment]:
     """The payments of these meals of one day. Memory: that of the times of one meal."""
     first = meals[0].begins
     for meal in meals:
         # Made to be the same again, not to be unguessable.
         generator = random.Random(f"{meal.name} {seed}")  # noqa: S311
         after = (meal.begins.hour - first.hour) * 3600 + (meal.begins.minute - first.minute) * 60
-        yield from _meal(campus, generator, meal, after, loads=loads)
+        yield from _meal(campus, generator, meal, after)
 
 
-def _meal(campus: Campus, generator: random.Random, meal: Meal, after: int, *, loads: bool) -> Iterator[Payment]:
+def _meal(campus: Campus, generator: random.Random, meal: Meal, after: int) -> Iterator[Payment]:
     count = round(PAYMENTS_A_DAY * meal.share * len(campus.cards) / CARDHOLDERS)
     cumulative = list(accumulate(_rate_by_second(meal)))
     seconds = generator.choices(range(meal.seconds), cum_weights=cumulative, k=count)
     times = sorted(after + second + generator.random() for second in seconds)
     colleges = colleges_of(len(campus.cards))
-    places = [index for index, place in enumerate(PLACES) if place.weight and (loads or place.category != "office")]
+    places = [index for index, place in enumerate(PLACES) if place.weight]
     shares = list(accumulate(PLACES[index].weight for index in places))
     conducts = [*CONDUCT_SHARES, Conduct.ORDINARY]
     conduct_shares = list(accumulate([*CONDUCT_SHARES.values(), 1 - sum(CONDUCT_SHARES.values())]))
@@ -151,7 +154,7 @@ def _meal(campus: Campus, generator: random.Random, meal: Meal, after: int, *, l
         terminal = tills.choose(at_college * len(PLACES) + index, at)
         card = people.choose(at_college)
         if place.category == "office":
-            yield Payment(at, terminal, card, 0, Conduct.ORDINARY, load=True)
+            yield Payment(at, terminal, card, generator.choice(LOADS), Conduct.ORDINARY, load=True)
         else:
             (conduct,) = generator.choices(conducts, cum_weights=conduct_shares)
             yield Payment(at, terminal, card, _amount(generator, place), conduct)

@@ -36,10 +36,18 @@ class Operation(enum.StrEnum):
     """Of the terminal's last purchase."""
     REPEAT = "repeat"
     """The terminal's last purchase once more, under its first identity."""
+    LOAD = "load"
+    """Cash for the purse, at a counter."""
+
+
+_OF_THE_LAST: Final = frozenset({Operation.REVERSAL, Operation.REPEAT})
 
 
 class Entry(NamedTuple):
-    """One line: what a terminal asks so many milliseconds after the replay's beginning. `amount` is in fen, 0 for all but a purchase."""
+    """One line: what a terminal asks so many milliseconds after the replay's beginning.
+
+    `amount` is in fen, 0 for all but a purchase and a load.
+    """
 
     offset_ms: int
     terminal_id: str
@@ -67,7 +75,7 @@ def read_entries(path: Path, terminals: Container[str] | None = None) -> Iterato
                 raise ReplayUnread(f"{path} row {line}: terminal {entry.terminal_id} is not in its campus's terminals.csv.")
             if entry.operation is Operation.PURCHASE:
                 bought[entry.terminal_id] = entry.card_number
-            elif entry.operation is not Operation.BALANCE and bought.get(entry.terminal_id) != entry.card_number:
+            elif entry.operation in _OF_THE_LAST and bought.get(entry.terminal_id) != entry.card_number:
                 raise ReplayUnread(
                     f"{path} row {line}: a {entry.operation} with card {entry.card_number}, but the last purchase at {entry.terminal_id}"
                     f" was with {bought.get(entry.terminal_id, 'none')}."

@@ -161,7 +161,7 @@ TABLES: Final = {
     "cardholder": _Table(("holder_id", "cash_account", "subsidy_account"), key=("holder_id",)),
     "card": _Table(("card_number", "holder_id", "class", "status", "expires", "has_pin"), key=("card_number",)),
     "merchant": _Table(("merchant_id", "name", "category", "fee_bp", "account"), key=("merchant_id",)),
-    "terminal": _Table(("terminal_id", "merchant_id", "kind", "zone", "signed_on", "open_batch"), key=("terminal_id",)),
+    "terminal": _Table(("terminal_id", "merchant_id", "kind", "zone", "signed_on", "open_batch", "standing"), key=("terminal_id",)),
     "hold": _Table(("position", "at", "terminal_id", "merchant_id", "card_number", "holder_id", "amount"), key=("position",), ends=True),
     "loan": _Table(("item", "position", "business_date", "card_number", "holder_id"), key=("item",), ends=True),
     "batch": _Table(
@@ -324,7 +324,8 @@ class Settlement:
         changed = f"changed_{name}"
         columns, key = ", ".join(table.columns), ", ".join(table.key)
         if name not in self._staged:
-            # Emptied in place by every commit: a TRUNCATE would leave dead rows in the system catalogue each time. No column is NOT NULL there.
+            # Emptied in place by every commit: a TRUNCATE would leave dead rows in the system catalogue each time. No column is NOT
+            # NULL there.
             await self._connection.execute(
                 f"CREATE TEMPORARY TABLE IF NOT EXISTS {changed} ON COMMIT DELETE ROWS AS SELECT {columns} FROM {name} WITH NO DATA"  # noqa: S608
             )
@@ -333,7 +334,9 @@ class Settlement:
         same = " AND ".join(f"{name}.{column} = {changed}.{column}" for column in table.key)
         there = f"{changed}.{others[0]} IS NOT NULL" if table.ends else "true"
         values = {column: f"{changed}.{column}" for column in table.columns}
-        updates = {column: f"coalesce({changed}.{column}, {name}.{column})" if column in table.kept else values[column] for column in others}
+        updates = {
+            column: f"coalesce({changed}.{column}, {name}.{column})" if column in table.kept else values[column] for column in others
+        }
         assignments = ", ".join(f"{column} = {value}" for column, value in updates.items())
         updated = await self._connection.execute(
             f"UPDATE {name} SET {assignments} FROM pg_temp.{changed} WHERE {same} AND {there}"  # noqa: S608
@@ -398,6 +401,14 @@ class Settlement:
         """
         fen = "amount" if by == "card_number" else "earned"
         rows = await self._connection.fetch(f"SELECT {by}, sum({fen})::bigint FROM spending GROUP BY 1")  # noqa: S608
+        return {row[0]: row[1] for row in rows}
+
+    async def loaded(self) -> dict[str, int]:
+        """By card, in fen: the cash that was handed in at counters, less what was given back. Those who never loaded are left out."""
+        rows = await self._connection.fetch(
+            "SELECT card_number, sum(CASE debit_account WHEN 0 THEN posting.amount ELSE -posting.amount END)::bigint"
+            " FROM posting JOIN transaction USING (business_date, position) WHERE 0 IN (debit_account, credit_account) GROUP BY 1"
+        )
         return {row[0]: row[1] for row in rows}
 
 

@@ -164,6 +164,7 @@ async def ruled(ruled_switch: Switch) -> AsyncIterator[Scene]:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, metavar="N", help="what random tests begin with, to see one of them again")
+    parser.addoption("--model-examples", type=int, default=20, metavar="N", help="campuses in tests/test_campus_model.py (20)")
     parser.addoption("--chaos-rounds", type=int, default=20, metavar="N", help="kills in tests/test_chaos_kill.py (20)")
     parser.addoption("--chaos-wide", action="store_true", help="more faults in tests/test_chaos_*.py than an ordinary run has time for")
 

@@ -242,8 +242,10 @@ class Replica:
                 for number in range(MERCHANTS)
             ]
             rows["cardholder"] = [(text(f"H{n}"), int4(purse(n)), int4(purse(n) + 1)) for n in range(HOLDERS)]
-            rows["card"] = [(text(f"62{n:04}"), text(f"H{n}"), text("student"), text("active"), date(FIRST_DATE), bytes(1)) for n in range(HOLDERS)]
-        rows["terminal"] = [(text("T0000001"), text("M0"), text("pos"), text("north"), bytes([last % 2]), int4(1))]
+            rows["card"] = [
+                (text(f"62{n:04}"), text(f"H{n}"), text("student"), text("active"), date(FIRST_DATE), bytes(1)) for n in range(HOLDERS)
+            ]
+        rows["terminal"] = [(text("T0000001"), text("M0"), text("pos"), text("north"), bytes([last % 2]), int4(1), text("active"))]
         filled = {table: content for table, content in rows.items() if content}
         return Chunk(
             first=first,

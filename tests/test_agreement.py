@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from switch import agreement
-from switch.agreement import Books, BooksUnread, differences, read_books, verdict_of_command
+from switch.agreement import Books, BooksUnread, differences, read_books, sums, verdict_of_command
 from switch.campus import Campus, Card, Merchant
 from switch.settlement import Account
 from tests.switch_process import MERCHANTS, Switch
@@ -17,19 +17,31 @@ CARD = Card("6230000000000017", "H0000001", "student", "active", datetime.date(2
 CAMPUS = Campus([Merchant("M1", "First Canteen", "canteen", 0)], [], [CARD])
 
 
-def books(merchant: int = 850, cash: int = 650, subsidy: int = 0, settled: int = 850, house: int = -1500) -> Books:
+def books(
+    merchant: int = 850, cash: int = 650, subsidy: int = 0, settled: int = 850, house: int = -1500, desk: int = 0, loaded: int = 0
+) -> Books:
     accounts = [
-        Account(0, "house", "cash_desk", house, 0),
+        Account(0, "house", "cash_desk", desk, 0),
+        Account(4, "house", "suspense", house, 0),
         Account(8, "merchant", "M1", merchant, 0),
         Account(9, "cash", "H0000001", cash, 0),
         Account(10, "subsidy", "H0000001", subsidy, 0),
     ]
-    return Books(7, accounts, {"M1": settled}, {"6230000000000017": settled})
+    return Books(7, accounts, {"M1": settled}, {"6230000000000017": settled}, {"6230000000000017": loaded} if loaded else {})
+
+
+@dataclasses.dataclass
+class Count:
+    """What terminals counted."""
+
+    by_merchant: dict[str, int]
+    by_card: dict[str, int]
+    loaded: int = 0
 
 
 def found(fen: int, others: Books, campus: Campus = CAMPUS) -> list[str]:
     """What is said where terminals counted so much at the one merchant, by the one card."""
-    return differences(campus, {"M1": fen}, {CARD.card_number: fen}, others)
+    return differences(campus, Count({"M1": fen}, {CARD.card_number: fen}), others)
 
 
 def test_equal_sums_leave_nothing_to_say() -> None:
@@ -55,9 +67,33 @@ def test_each_difference_of_one_fen_is_found(fen: int, others: Books, findings: 
 def test_purses_are_the_holders_whichever_card_paid() -> None:
     replaced = Campus(CAMPUS.merchants, [], [CARD, dataclasses.replace(CARD, card_number="6230000000000025", cash=0, subsidy=0)])
     by_both = {"6230000000000017": 500, "6230000000000025": 350}
-    assert differences(replaced, {"M1": 850}, by_both, books()) == []
-    (finding,) = differences(replaced, {"M1": 850}, by_both | {"6230000000000025": 351}, books())
+    assert differences(replaced, Count({"M1": 850}, by_both), books()) == []
+    (finding,) = differences(replaced, Count({"M1": 850}, by_both | {"6230000000000025": 351}), books())
     assert "6230000000000017" in finding
+
+
+LOADED = books(cash=10_650, desk=-10_000, loaded=10_000)
+"""One load beside the purchase."""
+
+
+def test_what_was_loaded_is_no_spending_and_nobodys_takings() -> None:
+    counted = Count({"M1": 850}, {CARD.card_number: 850 - 10_000}, 10_000)
+    assert differences(CAMPUS, counted, LOADED) == []
+    assert sums(CAMPUS, counted, LOADED) == [(name, 850, 850, 10_000) for name in ("terminals", "ledger", "PostgreSQL")]
+
+
+@pytest.mark.parametrize(
+    ("counted", "others", "parties"),
+    [
+        (Count({"M1": 850}, {CARD.card_number: 850}), LOADED, {"Card", "Cash"}),
+        (Count({"M1": 850}, {CARD.card_number: -9_150}, 10_001), LOADED, {"Cash"}),
+        (Count({"M1": 850}, {CARD.card_number: -9_150}, 10_000), dataclasses.replace(LOADED, loaded_by_card={}), {"Card", "Cash"}),
+        (Count({"M1": 850}, {CARD.card_number: -9_150}, 10_000), books(cash=10_650, house=-11_500, loaded=10_000), {"Cash"}),
+    ],
+    ids=["the terminals forgot it", "a fen", "PostgreSQL has it not", "the ledger took it from elsewhere"],
+)
+def test_a_load_that_is_not_everywhere_is_found(counted: Count, others: Books, parties: set[str]) -> None:
+    assert {finding.split()[0] for finding in differences(CAMPUS, counted, others)} == parties
 
 
 def test_a_database_without_tables_is_one_that_is_behind(

@@ -1,6 +1,7 @@
 """The demonstration: it proves equal sums, and it is not satisfied with unequal ones."""
 
 import datetime
+import re
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import trio
 from switch import agreement, demo
 from switch.campus import Campus, Card
 from switch.demo import DemoOptions, run_demo
-from switch.meals import Conduct
+from switch.meals import Conduct, Payment
 from switch.settlement import Account
 
 TODAY = datetime.date(2026, 11, 22)
@@ -35,7 +36,10 @@ def card(status: str = "active", expires: datetime.date = TODAY) -> Card:
     ],
 )
 def test_what_a_purchase_may_be_answered(asked: Card | None, conduct: Conduct, codes: set[str]) -> None:
-    assert demo._expected_codes(asked, conduct, TODAY) == codes
+    purchase = Payment(0.0, "T1", "6230000000000017", 850, conduct)
+    assert demo._expected_codes(asked, purchase, TODAY) == codes
+    load = Payment(0.0, "T1", "6230000000000017", 850, conduct, load=True)
+    assert demo._expected_codes(asked, load, TODAY) == codes - {"51"}
 
 
 async def test_a_small_lunch_from_empty_folder_to_verdict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +47,9 @@ async def test_a_small_lunch_from_empty_folder_to_verdict(tmp_path: Path, capsys
     shown = capsys.readouterr()
     assert exit_code == 0, shown
     assert "agree to the fen" in shown.out
+    loaded = re.search(r"loaded at the finance office +(\d+)", shown.out)
+    assert loaded is not None
+    assert int(loaded[1]) > 0
     assert not (tmp_path / "demo").exists()
 
 

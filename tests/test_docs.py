@@ -415,7 +415,12 @@ def test_the_files_shown_can_be_imported(tmp_path: Path) -> None:
     )
     try:
         reports = [json.loads(core.import_csv(f"{number}.csv", text.encode())) for number, text in blocks(OPERATING, "csv").items()]
-        assert [(report["kind"], report["added"]) for report in reports] == [("merchants", 2), ("terminals", 2), ("standings", 0), ("cards", 2)]
+        assert [(report["kind"], report["added"]) for report in reports] == [
+            ("merchants", 2),
+            ("terminals", 2),
+            ("standings", 0),
+            ("cards", 2),
+        ]
         first, *examples, pins = blocks(POLICIES, "csv").values()
         reports = [json.loads(core.import_csv(f"{number}.csv", text.encode())) for number, text in enumerate((first, pins))]
         assert [(report["kind"], report["added"]) for report in reports] == [("policy", 7), ("pins", 2)]
@@ -519,14 +524,33 @@ def test_the_exit_code_of_a_failed_write_is_the_cores() -> None:
     assert code in [row[0] for row in rows(section(OPERATING, "Exit codes and log"))]
 
 
+def own_text(title: str) -> str:
+    """What stands under a heading of operating.md, without what stands under headings below it or behind it."""
+    return section(OPERATING, title).partition("\n###")[0]
+
+
 def test_tables_are_described_column_by_column() -> None:
-    described = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows(section(OPERATING, "What the tables hold"))}
+    described = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows(own_text("What the tables hold"))}
     assert {name: tuple(columns) for name, columns in described.items() if name in settlement.TABLES} == {
         name: table.columns for name, table in settlement.TABLES.items()
     }
     script = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "switch" / "migrations").glob("*.sql")))
     assert set(described) == {*re.findall(r"CREATE TABLE (\w+)", script), "schema_migration"}
-    assert "CREATE VIEW spending" in script
+    views = {row[0].strip("`") for row in rows(own_text("Views"))}
+    assert views == set(re.findall(r"CREATE (?:OR REPLACE )?VIEW (\w+)", script))
+
+
+def test_every_operation_and_every_kind_of_exception_is_described() -> None:
+    ledger = ROOT / "core_rs" / "src" / "ledger"
+    named = re.findall(r'=> "(\w+)"', (ledger / "command.rs").read_text(encoding="utf-8"))
+    acts = re.search(r" Act \{(.*?)\n    \}", (ledger / "registry.rs").read_text(encoding="utf-8"), re.DOTALL)
+    assert acts is not None
+    by_operators = {"policy", "cutover", "merchant", "terminal", "card", "standing", "rules", "pin", "import"}
+    assert by_operators <= set(named)
+    described = {name for row in rows(own_text("Transactions")) for name in spans(row[0])}
+    assert described == {*named, *re.findall(r'"(\w+)"', acts[1])} - by_operators
+    kinds = re.findall(r'const \w+: &str = "(\w+)";', (ROOT / "core_rs" / "src" / "rows" / "exception.rs").read_text(encoding="utf-8"))
+    assert {row[0].strip("`") for row in rows(own_text("Exceptions"))} == set(kinds)
 
 
 # --- all pages ---

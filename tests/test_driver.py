@@ -254,7 +254,7 @@ def test_a_wrong_line_is_named_before_anything_is_sent(native: Driver, tmp_path:
         with pytest.raises(BlockingIOError):
             listener.accept()
     assert (done.returncode, done.stdout) == (1, "")
-    assert f'{path} line 3: operation "refund" is not one of purchase, balance, reversal, repeat; nothing was sent' in done.stderr
+    assert f'{path} line 3: operation "refund" is not one of purchase, balance, reversal, repeat, load; nothing was sent' in done.stderr
 
 
 # --- what it does not believe ---

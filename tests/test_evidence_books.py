@@ -249,6 +249,11 @@ SOUND: dict[str, list[Step]] = {
         tell("reversal", TAKEN_BACK, undoes="refund", amount=40, original=FIRST + 1, **BACK),
         refund(100, 500),
     ],
+    "a refund whose message names no card, which a reversal takes for another's": [
+        buy(),
+        refund(40, 440, card=None),
+        declined("reversal", "94", undoes="refund", card="3", amount=40, original=FIRST + 1),
+    ],
     "a hold completed, and the completion undone": [
         hold(),
         complete(30, 470, name="sale"),
@@ -366,6 +371,14 @@ WRONG: list[tuple[str, list[Step]]] = [
     ("it should be \\(0, 0\\)", [buy(), undo(100, 500, FIRST), undo(100, 600, FIRST)]),
     ("it should be \\(100, 0\\)", [buy(), undo(101, 501, FIRST)]),
     ("whose card or amount is another", [buy(), undo(100, 500, FIRST, amount=101)]),
+    (
+        "whose card or amount is another",
+        [
+            buy(),
+            refund(40, 440, card=None),
+            tell("reversal", TAKEN_BACK, undoes="refund", card="3", amount=40, original=FIRST + 1, **BACK),
+        ],
+    ),
     ("for which there is no reason", [buy(), declined("reversal", "94", undoes="sale", original=FIRST)]),
     ("no such decision", [undo(100, 600, FIRST - 1, undoes="none")]),
     ("undone before it came", [undo(0, 500, None, undoes="none"), buy(stan=999_999)]),

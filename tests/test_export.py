@@ -75,6 +75,8 @@ class Day:
             "frozen": await switch.card(status="frozen"),
             "cancelled": await switch.card(status="cancelled"),
             "expired": await switch.card(expires=str(today(-1))),
+            "black": await switch.card(status="blacklisted"),
+            "debtor": await switch.card(cash=100),
             "turning": await switch.card(),
             "found": await switch.card(status="lost"),
             "old": await switch.card(),
@@ -91,7 +93,7 @@ class Day:
         refused = await self.buy("second", "poor", 400, "51")
         await self.undo("second", refused)
         await self.buy("shop", "poor", 300, "00")
-        for card, answer in (("lost", "41"), ("frozen", "62"), ("cancelled", "78"), ("expired", "54"), ("stranger", "14")):
+        for card, answer in (("lost", "41"), ("frozen", "62"), ("black", "62"), ("cancelled", "78"), ("expired", "54"), ("stranger", "14")):
             await self.buy("first", card, 500, answer)
         # A reversal of the last purchase but one, and once more.
         one = await self.buy("first", "rich", 100, "00")
@@ -116,12 +118,25 @@ class Day:
         await self.enter("old", f"H{self.cards['old']}", "lost")
         await self.enter("new", f"H{self.cards['old']}", "active")
         await self.buy("second", "new", 70, "00")
+        # Told of afterwards: it leaves a debt.
+        elements = {"2": self.cards["debtor"], "3": "000000", "4": "000000000900", "49": "156"}
+        told = self.terminals["shop"].protocol.request("0220", datetime.datetime.now(zoneinfo.ZoneInfo(ZONE)), elements)
+        assert (await self.terminals["shop"].exchange(told)).approved
         for terminal in self.terminals.values():
             terminal.close()
 
 
-LEFT_OUT = {"purchase 00": 1, "purchase 12": 1, "purchase 13": 1, "purchase 41": 2, "purchase 57": 1, "reversal 00": 2}
-"""Of a replaced card, overtaken, of nothing, of one card lost at noon and one found, subsidy at a shop; what cannot be reversed again."""
+LEFT_OUT = {
+    "offline_sale 00": 1,
+    "purchase 00": 1,
+    "purchase 12": 1,
+    "purchase 13": 1,
+    "purchase 41": 2,
+    "purchase 57": 1,
+    "reversal 00": 2,
+}
+"""Told of afterwards, of a replaced card, overtaken, of nothing, of one card lost at noon and one found, subsidy at a shop; what cannot
+be reversed again."""
 
 TAKEN = {CANTEEN: 850 + 1200 + 200 + 500 + 40 + 70, SHOP: 300}
 """By what is in the export."""
@@ -177,14 +192,14 @@ async def test_a_day_comes_out_and_is_replayed_with_the_same_totals(day: Day, ma
     folder = tmp_path / "export"
     said = await in_thread(lambda: export(day, folder, "--key", key_file(tmp_path)))
     assert said["left_out"] == LEFT_OUT
-    assert (said["purchases"], said["approved"], said["reversals"], said["fen"]) == (15, 9, 3, sum(TAKEN.values()))
-    assert said["requests"] == 18
-    assert (said["day"], said["cards"], said["terminals"], said["merchants"]) == (str(today()), 11, 3, 2)
+    assert (said["purchases"], said["approved"], said["reversals"], said["fen"]) == (16, 9, 3, sum(TAKEN.values()))
+    assert said["requests"] == 19
+    assert (said["day"], said["cards"], said["debts"], said["terminals"], said["merchants"]) == (str(today()), 13, 1, 3, 2)
 
-    # The accounts of the day itself: the export lacks what the replaced card paid, and nothing else.
+    # The accounts of the day itself: the export lacks what the replaced card paid and what was told of afterwards, and nothing else.
     database = day.switch.file.read_text().split('url = "')[1].split('"')[0]
     spent = dict(await in_thread(lambda: run_asyncio(fetch(database, "SELECT merchant_id, sum(amount)::bigint FROM spending GROUP BY 1"))))
-    assert spent == TAKEN | {CANTEEN: TAKEN[CANTEEN] + 60}
+    assert spent == {CANTEEN: TAKEN[CANTEEN] + 60, SHOP: TAKEN[SHOP] + 900}
 
     entries = list(read_entries(folder / REPLAY_NAME))
     assert entries[0].offset_ms == 0
@@ -203,7 +218,8 @@ async def test_a_day_comes_out_and_is_replayed_with_the_same_totals(day: Day, ma
     replaced = [card for card in campus.cards if card.card_number in {pseudonyms.card(day.cards[name]) for name in ("old", "new")}]
     assert len({card.holder_id for card in replaced}) == 1
     assert sorted(card.cash for card in replaced) == [0, 100_000 - 60]
-    for name, purses in day.purses.items():
+    assert day.purses["debtor"] == (-800, 0)
+    for name, purses in (day.purses | {"debtor": (0, 0)}).items():
         assert await fresh.purses(pseudonyms.card(day.cards[name])) == purses, name
 
 
@@ -244,7 +260,7 @@ async def test_nobody_is_in_it(day: Day, tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
     # Within an export a card stays the same card.
     asked = Counter(entry.card_number for entry in read_entries(folders["other"] / REPLAY_NAME))
-    assert sorted(asked.values()) == sorted([6, 4, 1, 1, 1, 1, 1, 1, 1, 1])
+    assert sorted(asked.values()) == sorted([6, 4, 1, 1, 1, 1, 1, 1, 1, 1, 1])
 
 
 async def test_what_is_refused(day: Day, tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ async def test_a_tiny_lunch_by_locust(tmp_path: Path, capsys: pytest.CaptureFixt
         stats = {row["Name"]: row for row in csv.DictReader(file)}
     with (output / "report.csv").open() as file:
         figures = {row["operation"]: row for row in csv.DictReader(file)}
-    for operation in ("purchase", "balance"):
+    for operation in ("purchase", "load"):
         assert stats[operation]["Type"] == "ISO 8583"
         assert stats[operation]["Request Count"] == figures[operation]["answers"]
         assert stats[operation]["Failure Count"] == "0"
@@ -86,6 +86,7 @@ async def test_a_tiny_lunch_by_the_native_driver(driver: Path, tmp_path: Path, c
     with (tmp_path / "report" / "report.csv").open() as file:
         figures = {row["operation"]: int(row["answers"]) for row in csv.DictReader(file)}
     assert figures["all"] == sum(1 for _ in read_entries(tmp_path / REPLAY_NAME))
+    assert figures["load"] > 0
 
 
 async def test_terminals_that_counted_wrong_are_found(
@@ -299,6 +300,7 @@ def test_a_good_answer_is_taken_with_what_it_moved() -> None:
         assert till.ask(PURCHASE._replace(operation=Operation.REVERSAL), frozenset({"00"}))[1] == 850
         assert till.ask(PURCHASE._replace(operation=Operation.REVERSAL), frozenset({"00"}))[1] == 0
         assert till.ask(PURCHASE._replace(operation=Operation.BALANCE), frozenset({"00"}))[1] == 0
+        assert till.ask(PURCHASE._replace(operation=Operation.LOAD), frozenset({"00"}))[1] == 850
     with till_at(lambda reply: reply | {"39": "51"}) as till:
         assert till.ask(PURCHASE, frozenset({"00", "51"}))[1] == 0
 
@@ -337,6 +339,9 @@ def test_what_may_be_answered() -> None:
         ("purchase", LOST.card_number, {"41"}),
         ("repeat", LOST.card_number, {"41"}),
         ("purchase", "1", {"14"}),
+        ("load", CARD.card_number, {"00"}),
+        ("load", LOST.card_number, {"41"}),
+        ("load", "1", {"14"}),
         ("balance", LOST.card_number, {"00"}),
         ("balance", "1", {"14"}),
         ("reversal", LOST.card_number, {"00"}),
@@ -353,14 +358,22 @@ def answer(entry: Entry, response: str = "00", moved: int | None = None, latency
 
 def test_answers_are_added_up_by_merchant_and_card() -> None:
     reversal = PURCHASE._replace(offset_ms=61_000, operation=Operation.REVERSAL, amount=0)
-    entries = [PURCHASE, PURCHASE, PURCHASE._replace(card_number=LOST.card_number), reversal]
-    found = [answer(entries[0]), answer(entries[1], latency_us=3000), answer(entries[2], "41", 0), answer(reversal, moved=850)]
+    load = PURCHASE._replace(operation=Operation.LOAD, amount=10_000)
+    entries = [PURCHASE, PURCHASE, PURCHASE._replace(card_number=LOST.card_number), load, reversal]
+    found = [
+        answer(entries[0]),
+        answer(entries[1], latency_us=3000),
+        answer(entries[2], "41", 0),
+        answer(load),
+        answer(reversal, moved=850),
+    ]
     counted = count(CAMPUS, entries, found, TODAY)
     assert counted.findings == []
     assert counted.by_merchant == {"M1": 850}
-    assert counted.by_card == {CARD.card_number: 850}
-    assert counted.responses == {("purchase", "00"): 2, ("purchase", "41"): 1, ("reversal", "00"): 1}
-    assert {minute: list(latencies) for minute, latencies in counted.by_minute.items()} == {0: [1000, 3000, 1000], 1: [1000]}
+    assert counted.by_card == {CARD.card_number: 850 - 10_000}
+    assert counted.loaded == 10_000
+    assert counted.responses == {("purchase", "00"): 2, ("purchase", "41"): 1, ("load", "00"): 1, ("reversal", "00"): 1}
+    assert {minute: list(latencies) for minute, latencies in counted.by_minute.items()} == {0: [1000, 3000, 1000, 1000], 1: [1000]}
 
 
 @pytest.mark.parametrize(
@@ -399,7 +412,7 @@ def test_a_percentile_of_few_or_none() -> None:
 
 def test_the_report_tells_what_was_found(tmp_path: Path) -> None:
     counted = count(CAMPUS, [PURCHASE], [answer(PURCHASE, latency_us=1234)], TODAY)
-    books = Books(5, [], {"M1": 850}, {CARD.card_number: 850})
+    books = Books(5, [], {"M1": 850}, {CARD.card_number: 850}, {})
     result = Result(title="A <test>", campus=CAMPUS, counted=counted, books=books, findings=["Something & more."])
     page, table = report.write_report(result, tmp_path)
     text = page.read_text()

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from switch.campus import CARDHOLDERS, Campus, college
-from switch.meals import BREAKFAST, DAY, DINNER, LUNCH, TAP_SECONDS_MIN, Conduct, Meal, Payment, lunch, payments
+from switch.meals import BREAKFAST, DAY, DINNER, LOADS, LUNCH, TAP_SECONDS_MIN, Conduct, Meal, Payment, lunch, payments
 
 TODAY = datetime.date(2026, 11, 22)
 SEED = 7
@@ -87,17 +87,21 @@ def test_the_rush(noon: list[Payment]) -> None:
 def test_where_and_how_much(campus: Campus, noon: list[Payment]) -> None:
     terminals = {terminal.terminal_id: terminal for terminal in campus.terminals}
     categories = {merchant.merchant_id: merchant.category for merchant in campus.merchants}
-    by_merchant = Counter(terminals[payment.terminal_id].merchant_id for payment in noon)
+    bought = [payment for payment in noon if not payment.load]
+    by_merchant = Counter(terminals[payment.terminal_id].merchant_id for payment in bought)
     by_category: Counter[str] = Counter()
     for merchant_id, count in by_merchant.items():
         by_category[categories[merchant_id]] += count
-    total = len(noon)
+    total = len(bought)
+    assert total / len(noon) == pytest.approx(0.967, abs=0.003)
     assert by_merchant.most_common(1)[0][1] / total == pytest.approx(1 / 3, abs=0.01)
     assert by_category["canteen"] / total == pytest.approx(0.876 / 0.967, abs=0.01)
     assert by_category["shop"] / total == pytest.approx(0.080 / 0.967, abs=0.01)
     assert by_category["office"] == by_category["gate"] == 0
-    assert {terminals[payment.terminal_id].kind for payment in noon} == {"pos", "water", "library"}
-    assert sum(payment.amount for payment in noon) / total == pytest.approx(400, abs=20)
+    assert {terminals[payment.terminal_id].kind for payment in bought} == {"pos", "water", "library"}
+    assert {terminals[payment.terminal_id].kind for payment in noon if payment.load} == {"counter"}
+    assert {payment.amount for payment in noon if payment.load} == set(LOADS)
+    assert sum(payment.amount for payment in bought) / total == pytest.approx(400, abs=20)
     assert all(payment.amount > 0 for payment in noon)
 
 

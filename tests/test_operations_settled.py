@@ -1,7 +1,5 @@
 """Every operation of the protocol in PostgreSQL: one day of a small campus, asked for by card, merchant, terminal and day."""
 
-import datetime
-import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +11,22 @@ import trio
 
 from switch.postgres import EmbeddedPostgres
 from switch.settlement import Settlement
+from tests.clock import Clock
 from tests.conftest import execute, fetch, run_asyncio
-from tests.switch_process import CARDS_HEADER, FAR_FUTURE, TERMINALS_HEADER, Answer, Connection, Device, Fields, Switch, in_thread, today, until
-from tests.test_clock import Clock
+from tests.documented import BLOCK
+from tests.switch_process import (
+    CARDS_HEADER,
+    FAR_FUTURE,
+    TERMINALS_HEADER,
+    Answer,
+    Connection,
+    Device,
+    Fields,
+    Switch,
+    in_thread,
+    today,
+    until,
+)
 
 MERCHANTS: Final = """merchant_id,name,category,fee_bp
 CANTEEN,North canteen,canteen,0
@@ -64,11 +75,11 @@ async def found_campus(switch: Switch) -> dict[str, Device]:
     """Everybody who takes part, each terminal signed on."""
     await switch.enter(MERCHANTS)
     devices = {name: Device(name, merchant, bytes([number]) * 16) for number, (name, (merchant, _, _)) in enumerate(TERMINALS.items())}
-    rows = [
-        f"{name},{merchant},{kind},{zone},{devices[name].master_key.hex()}" for name, (merchant, kind, zone) in TERMINALS.items()
-    ]
+    rows = [f"{name},{merchant},{kind},{zone},{devices[name].master_key.hex()}" for name, (merchant, kind, zone) in TERMINALS.items()]
     await switch.enter("\n".join([TERMINALS_HEADER, *rows]))
-    rows = [f"{number},H{number[-1]},{card},{status},{FAR_FUTURE},{cash},{subsidy}" for number, (card, status, cash, subsidy) in CARDS.items()]
+    rows = [
+        f"{number},H{number[-1]},{card},{status},{FAR_FUTURE},{cash},{subsidy}" for number, (card, status, cash, subsidy) in CARDS.items()
+    ]
     await switch.enter("\n".join([CARDS_HEADER, *rows]))
     return devices
 
@@ -99,6 +110,11 @@ class Day:
         """DE37 of what was asked before."""
         return f"{self.positions[name]:012}"
 
+    async def settle(self) -> None:
+        """Until PostgreSQL has all that was asked: what comes next is in another chunk, and finds it there."""
+        last = max(self.positions.values())
+        await until(self.switch.metrics, lambda metrics: metrics.value("switch_settled_position") >= last)
+
     async def undo(self, name: str, original: str, terminal: str) -> None:
         await self.send(name, terminal, self.devices[terminal].reversal(self.asked[original]), "00")
 
@@ -116,6 +132,7 @@ class Day:
             await self.offline()
             await self.cards()
             await self.batches()
+        await self.switch.enter("terminal_id,standing\nMETER,suspended\n")
 
     async def sale(self, name: str, terminal: str, card: str, amount: int, code: str = "00", mti: str = "0200", **more: str) -> None:
         await self.ask(name, terminal, mti, code, de2=card, de3="000000", de4=money(amount), de49="156", **more)
@@ -136,13 +153,14 @@ class Day:
         await self.ask("load in error", "COUNTER", "0200", "00", de2=POOR, de3="210000", de4=money(600))
         await self.undo("load back", "load in error", "COUNTER")
         for name, kind, bill, amount in (("tuition", "01", "2026-1", 3000), ("power", "02", "D3 412", 500)):
-            bill = {"de2": STUDENT, "de3": "500000", "de4": money(amount), "de48": tags(t30=kind, t31=bill)}
-            await self.ask(name, "KIOSK", "0200", "00", **bill)
+            elements = {"de2": STUDENT, "de3": "500000", "de4": money(amount), "de48": tags(t30=kind, t31=bill)}
+            await self.ask(name, "KIOSK", "0200", "00", **elements)
         await self.undo("power back", "power", "KIOSK")
 
     async def water(self) -> None:
         for name, amount in (("bath", 2000), ("open hold", 700), ("hold in error", 300)):
             await self.ask(name, "WATER", "0100", "00", de2=STUDENT, de3="000000", de4=money(amount))
+        await self.settle()
         await self.ask("bath taken", "WATER", "0220", "00", de3="000000", de4=money(1500), de37=self.number("bath"))
         await self.ask("bath again", "WATER", "0220", "12", de3="000000", de4=money(1500), de37=self.number("bath"))
         await self.undo("hold back", "hold in error", "WATER")
@@ -167,6 +185,8 @@ class Day:
             *(("keep", "0120", "00", STUDENT, "930000", "PR9199"), ("no loan", "0120", "25", STUDENT, "940000", "ZZ1")),
         )
         for name, mti, code, card, processing, item in loans:
+            if name == "return":
+                await self.settle()
             await self.ask(name, "LIBRARY", mti, code, de2=card, de3=processing, de48=tags(t11=item))
         for name, kind in (("lost", "1"), ("found", "3"), ("lost again", "1")):
             await self.ask(name, "KIOSK", "0300", "00", de2=TEACHER, de91=kind, de101="HOTLIST")
@@ -182,6 +202,7 @@ class Day:
             counted = {f"de{74 + place}": f"{number:010}" for place, number in enumerate(numbers)}
             return counted | {f"de{element}": f"{amounts.get(f'a{element}', 0):016}" for element in (86, 87, 88, 89)}
 
+        await self.settle()
         await self.ask("water batch", "WATER", "0500", "00", de60="000001", **totals(0, 0, 1, 0, a88=1500))
         await self.ask("wrong batch", "POS", "0500", "95", de60="000001", **totals(0, 0, 3, 0, a88=2150))
         await self.ask("next bath", "WATER", "0100", "00", de2=STUDENT, de3="000000", de4=money(100))
@@ -321,8 +342,13 @@ def test_operations_are_found_by_card_merchant_terminal_and_day(asked: Asked) ->
 
 
 def test_what_was_not_posted_waits_for_a_person(asked: Asked) -> None:
-    rows = asked.rows("SELECT kind, operation, response, terminal_id, merchant_id, card_number, amount, detail FROM exception ORDER BY position")
+    rows = asked.rows(
+        "SELECT kind, operation, response, terminal_id, merchant_id, card_number, amount, detail FROM exception ORDER BY position"
+    )
     first, last = today(-7), today(1)
+    none = "0 credits of 0 fen, 0 credit reversals of 0 fen"
+    terminal = f"terminal: 3 debits of 2150 fen, 0 debit reversals of 0 fen, {none}"
+    own = f"switch: 3 debits of 2150 fen, 2 debit reversals of 1850 fen, {none}"
     assert rows == [
         (
             *("advice_not_posted", "completion", "12", "WATER", "BATH", STUDENT, 1500),
@@ -336,8 +362,7 @@ def test_what_was_not_posted_waits_for_a_person(asked: Asked) -> None:
         ("advice_not_posted", "return", "25", "LIBRARY", "LIBRARY", STUDENT, None, "return of ZZ1: the item is not on loan"),
         (
             *("batch_totals_differ", "batch_close", "95", "POS", "CANTEEN", None, None),
-            "batch 1; terminal: 3 debits of 2150 fen, 0 debit reversals of 0 fen, 0 credits of 0 fen, 0 credit reversals of 0 fen;"
-            " switch: 3 debits of 2150 fen, 2 debit reversals of 1850 fen, 0 credits of 0 fen, 0 credit reversals of 0 fen",
+            f"batch 1; {terminal}; {own}",
         ),
     ]
     ((date, local, stan),) = asked.rows("SELECT business_date, local_time, stan FROM exception WHERE kind = 'advice_outside_window'")
@@ -403,9 +428,10 @@ def test_what_meters_reported(asked: Asked) -> None:
 
 
 def test_a_day_in_sums(asked: Asked) -> None:
+    merchants = "('CANTEEN', 'SHOP', 'OFFICE', 'BATH')"
     rows = asked.rows(
-        "SELECT merchant_id, operation, undone, response, sum(count)::int, sum(amount)::int, sum(cash)::int, sum(subsidy)::int,"
-        f" sum(surcharge)::int FROM day_total WHERE business_date = '{today()}' AND merchant_id IN ('CANTEEN', 'SHOP', 'OFFICE', 'BATH')"  # noqa: S608
+        "SELECT merchant_id, operation, undone, response, sum(count)::int, sum(amount)::int, sum(cash)::int, sum(subsidy)::int,"  # noqa: S608
+        f" sum(surcharge)::int FROM day_total WHERE business_date = '{today()}' AND merchant_id IN {merchants}"
         " AND operation NOT IN ('sign_on', 'batch_close', 'loss', 'found') GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
     )
     assert rows == [
@@ -482,6 +508,7 @@ def test_batches_as_they_stand(asked: Asked) -> None:
 def test_parties_are_as_they_stand(asked: Asked) -> None:
     assert dict(asked.rows("SELECT card_number, status FROM card")) == {STUDENT: "active", TEACHER: "lost", POOR: "active", LOST: "lost"}
     assert asked.column("SELECT card_number FROM card WHERE has_pin") == [STUDENT]
+    assert asked.column("SELECT terminal_id FROM terminal WHERE standing = 'suspended'") == ["METER"]
     batches = dict(asked.rows("SELECT terminal_id, open_batch FROM terminal"))
     assert batches == {name: 2 if name == "WATER" else 1 for name in TERMINALS}
 
@@ -503,8 +530,9 @@ def test_rules_in_force_and_who_set_them(asked: Asked) -> None:
     ) in actions
     said = [(action, detail) for _, action, detail in actions]
     assert ("policy", "amount_max 5000000 fen, identity_days 8, hold_hours 24, pin_tries_max 3") in said
-    assert said.count(("import", "test.csv, 1 rows")) == 1, "the PIN, which nobody can read there"
-    assert "4711" not in str(said)
+    assert ("standing", "METER suspended") in said
+    assert said.count(("import", "test.csv, 1 rows")) == 2, "of the PIN, and of the standing"
+    assert "4711" not in str(said), "nobody can read a PIN there"
 
 
 def test_ledger_and_postgresql_agree(asked: Asked) -> None:
@@ -527,8 +555,11 @@ def test_a_hold_or_a_payee_that_is_wrong_is_found(asked: Asked, statement: str, 
     switch = asked.day.switch
     saved = ("CREATE TABLE saved_account AS TABLE account", "CREATE TABLE saved_hold AS TABLE hold")
     back = (
-        "BEGIN; DELETE FROM account; INSERT INTO account TABLE saved_account; DELETE FROM hold; INSERT INTO hold TABLE saved_hold;"
-        " DROP TABLE saved_account, saved_hold; COMMIT",
+        "DELETE FROM account",
+        "INSERT INTO account TABLE saved_account",
+        "DELETE FROM hold",
+        "INSERT INTO hold TABLE saved_hold",
+        "DROP TABLE saved_account, saved_hold",
     )
     run_asyncio(execute(asked.url, *saved, statement))
     try:
@@ -559,6 +590,36 @@ def test_what_people_ask_is_answered_by_indexes(asked: Asked) -> None:
         ("SELECT * FROM loan WHERE holder_id = '1'", "loan_holder"),
     ):
         assert index in run_asyncio(plan(query)), query
+
+
+PAGES: Final = sorted((Path(__file__).parent.parent / "docs").glob("*.md"))
+QUESTIONS: Final = [
+    (f"{page.name}: {match['name'] or number}", match["text"])
+    for page in PAGES
+    for number, match in enumerate(BLOCK.finditer(page.read_text(encoding="utf-8")))
+    if match["kind"] == "sql"
+]
+"""Every query that is written down."""
+
+
+@pytest.mark.parametrize("query", [query for _, query in QUESTIONS], ids=[name for name, _ in QUESTIONS])
+def test_questions_that_are_written_down_have_answers(asked: Asked, query: str) -> None:
+    ours = {
+        "6230000000000017": STUDENT,
+        "'2026-11-24'": f"'{today()}'",
+        "'2026-11-01' AND '2026-11-30'": f"'{today(-1)}' AND '{today()}'",
+        "CURRENT_DATE": f"'{today()}'",
+        "T0000001": "POS",
+        "20260001": "H1",
+        "1217": str(asked.day.positions["pens"]),
+    }
+    for written, here in ours.items():
+        query = query.replace(written, here)
+    assert asked.rows(query)
+
+
+def test_questions_are_written_down() -> None:
+    assert len(QUESTIONS) > 15
 
 
 def test_show_tells_holds_loans_pin_and_batches(asked: Asked) -> None:
@@ -593,11 +654,6 @@ def test_show_tells_holds_loans_pin_and_batches(asked: Asked) -> None:
     assert show("card", POOR)["loans"] == []
 
 
-@pytest.fixture
-def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(tmp_path, monkeypatch)
-
-
 @pytest.mark.parametrize("identity_days", [1, 8])
 async def test_a_hold_that_lapses_is_a_row_even_where_it_is_forgotten(
     clock: Clock, make_switch: Callable[..., Switch], database_url: str, identity_days: int
@@ -630,7 +686,8 @@ async def test_a_hold_that_lapses_is_a_row_even_where_it_is_forgotten(
         merchant = "SHOP" if identity_days == 1 else "BATH"
         assert found.rows(
             "SELECT business_date, response, terminal_id, merchant_id, card_number, holder_id, stan, local_time, amount, cash, subsidy,"
-            " original, cash_after, subsidy_after, batch_number, flag, detail, surcharge, is_advice FROM transaction WHERE operation = 'lapse'"
+            " original, cash_after, subsidy_after, batch_number, flag, detail, surcharge, is_advice"
+            " FROM transaction WHERE operation = 'lapse'"
         ) == [
             (
                 *(today(1), "00", "WATER", merchant, STUDENT, "H1", None, None, 2000, 2000, 0),
@@ -658,5 +715,11 @@ async def test_rules_are_replaced_as_a_whole(make_switch: Callable[..., Switch],
     assert await settle_rules(both) == [("subsidy", "", "", "", "yes"), ("refuse", "1-5", "08:00", "12:00", "")]
     assert await settle_rules("subsidy,*,shop,,,,,yes\n") == [("subsidy", "", "", "", "yes")]
     assert await settle_rules("") == []
-    actions = await in_thread(lambda: run_asyncio(fetch(database_url, "SELECT detail FROM operator_action WHERE action = 'rules' ORDER BY 1")))
-    assert actions == [("0 rules",), ("1 rule: subsidy,*,shop,,,,,yes",), ("2 rules: subsidy,*,shop,,,,,yes; refuse,student,shop,,1-5,08:00,12:00,",)]
+    actions = await in_thread(
+        lambda: run_asyncio(fetch(database_url, "SELECT detail FROM operator_action WHERE action = 'rules' ORDER BY 1"))
+    )
+    assert actions == [
+        ("0 rules",),
+        ("1 rule: subsidy,*,shop,,,,,yes",),
+        ("2 rules: subsidy,*,shop,,,,,yes; refuse,student,shop,,1-5,08:00,12:00,",),
+    ]

@@ -26,8 +26,9 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
         Entry(0, "T2", "0012", Operation.BALANCE, 0),
         Entry(1500, "T1", CARD, Operation.REPEAT, 0),
         Entry(1500, "T1", CARD, Operation.REVERSAL, 0),
+        Entry(1600, "T3", "0012", Operation.LOAD, 10_000),
     ]
-    assert write_entries(tmp_path / REPLAY_NAME, iter(entries)) == 4
+    assert write_entries(tmp_path / REPLAY_NAME, iter(entries)) == 5
     assert list(read_entries(tmp_path / REPLAY_NAME)) == entries
     assert (tmp_path / REPLAY_NAME).read_text().splitlines()[:2] == [CSV_HEADER, f"0,T1,{CARD},purchase,850"]
 
@@ -42,7 +43,7 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
         ("5,T1,12345678901234567890,balance,1", "row 2: card_number '12345678901234567890' is not made of 1 to 19 digits"),
         ("5,T1,17,purchase,1000000000000", "row 2: amount '1000000000000' is not made of 1 to 12 digits"),
         (f"{'9' * 5000},T1,17,purchase,1", f"row 2: offset_ms '{'9' * 40}' is not made of 1 to 12 digits"),
-        ("5,T1,17,refund,1", "row 2: operation 'refund' is not one of purchase, balance, reversal, repeat"),
+        ("5,T1,17,refund,1", "row 2: operation 'refund' is not one of purchase, balance, reversal, repeat, load"),
         ("5,T1,17,purchase,1\n4,T1,17,purchase,1", "row 3: offset_ms 4 comes after 5"),
         ("5,T1,17,purchase", "line 2: 4 fields where the header has 5"),
         ("5,T1,17,reversal,0", "row 2: a reversal with card 17, but the last purchase at T1 was with none"),
@@ -93,7 +94,7 @@ def day(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def first_asked(folder: Path) -> Iterator[Entry]:
     """What people came for: payments, without what their terminals asked again."""
-    return (entry for entry in read_entries(folder / REPLAY_NAME) if entry.operation in (Operation.PURCHASE, Operation.BALANCE))
+    return (entry for entry in read_entries(folder / REPLAY_NAME) if entry.operation in (Operation.PURCHASE, Operation.LOAD))
 
 
 def merchants_of(folder: Path) -> dict[str, Merchant]:
@@ -149,8 +150,12 @@ def test_a_day_is_2_7_payments_each_by_meal_and_place(day: Path) -> None:
     assert shares["office"] == pytest.approx(3.3, abs=0.3)
     assert shares["utility"] == pytest.approx(0.6, abs=0.15)
     assert shares["clinic"] == pytest.approx(0.15, abs=0.07)
-    # Loads are inquiries for now, and nothing else is.
-    assert all((entry.operation is Operation.BALANCE) == (merchant_of[entry.terminal_id].category == "office") for entry in asked)
+    loads = [entry for entry in asked if merchant_of[entry.terminal_id].category == "office"]
+    assert {entry.operation for entry in loads} == {Operation.LOAD}
+    assert Counter(entry.operation for entry in asked)[Operation.LOAD] == len(loads)
+    assert statistics.mean(entry.amount for entry in loads) == pytest.approx(19_375, rel=0.05)
+    kinds = {terminal.terminal_id: terminal.kind for terminal in Campus.read(day).terminals}
+    assert {kinds[entry.terminal_id] for entry in loads} == {"counter"}
 
 
 def test_what_terminals_ask_again_comes_before_their_next_customer(day: Path) -> None:
@@ -173,7 +178,7 @@ def test_a_hurried_customer_does_not_come_between() -> None:
     schedule = [
         Payment(1.0, "T1", "17", 100, Conduct.REVERSED),
         Payment(1.5, "T1", "18", 100, Conduct.REPEATED),
-        Payment(9.0, "T2", "19", 0, Conduct.ORDINARY, load=True),
+        Payment(9.0, "T2", "19", 5_000, Conduct.ORDINARY, load=True),
         Payment(9.5, "T2", "20", 50, Conduct.OVERTAKEN),
     ]
     assert list(generate.entries(schedule)) == [
@@ -181,7 +186,7 @@ def test_a_hurried_customer_does_not_come_between() -> None:
         Entry(1500, "T1", "17", Operation.REVERSAL, 0),
         Entry(1500, "T1", "18", Operation.PURCHASE, 100),
         Entry(2500, "T1", "18", Operation.REPEAT, 0),
-        Entry(9000, "T2", "19", Operation.BALANCE, 0),
+        Entry(9000, "T2", "19", Operation.LOAD, 5_000),
         Entry(9500, "T2", "20", Operation.PURCHASE, 50),
     ]
 

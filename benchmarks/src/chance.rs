@@ -106,7 +106,7 @@ impl Cards {
 
 /// How often each operation is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mix([u32; Operation::ALL.len()]);
+pub(crate) struct Mix([u32; Operation::MIXED.len()]);
 
 impl Mix {
     /// Nothing but purchases.
@@ -119,7 +119,7 @@ impl Mix {
             return Operation::Purchase;
         }
         let mut ahead = chance.u32(..self.0.iter().sum::<u32>());
-        for (operation, weight) in Operation::ALL.into_iter().zip(self.0) {
+        for (operation, weight) in Operation::MIXED.into_iter().zip(self.0) {
             match ahead.checked_sub(weight) {
                 Some(rest) => ahead = rest,
                 None => return operation,
@@ -137,13 +137,14 @@ impl FromStr for Mix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut weights = [0; Operation::ALL.len()];
+        let mut weights = [0; Operation::MIXED.len()];
         for part in text.split(',') {
             let (operation, weight) = part
                 .split_once('=')
                 .and_then(|(name, weight)| Some((Operation::from_name(name.trim())?, weight.trim().parse::<u16>().ok()?)))
+                .filter(|(operation, _)| Operation::MIXED.contains(operation))
                 .ok_or_else(|| {
-                    let names = Operation::ALL.map(Operation::name).join(", ");
+                    let names = Operation::MIXED.map(Operation::name).join(", ");
                     format!("{part:?} is no operation with its weight, as in purchase=90; the operations are {names}, weights go up to 65535")
                 })?;
             weights[operation as usize] += u32::from(weight);
@@ -247,7 +248,9 @@ mod tests {
 
     #[test]
     fn wrong_mixes_are_refused() {
-        for text in ["", "purchase", "purchase=x", "purchase=0", "refund=1", "reversal=1", "balance=5,repeat=2", "purchase=70000"] {
+        for text in
+            ["", "purchase", "purchase=x", "purchase=0", "refund=1", "load=1", "reversal=1", "balance=5,repeat=2", "purchase=70000"]
+        {
             assert!(text.parse::<Mix>().is_err(), "{text}");
         }
     }

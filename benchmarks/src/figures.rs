@@ -78,7 +78,9 @@ impl Tally {
     pub(crate) fn operations(&self) -> Value {
         let asked = Operation::ALL.into_iter().zip(&self.answers).filter(|(_, answers)| answers.by_response != [0; _]);
         let operations = asked.map(|(operation, answers)| {
-            let codes = Response::ALL.iter().zip(answers.by_response).filter(|&(_, count)| count > 0);
+            // Counted by their numbers, which are not in the order of `ALL`.
+            let codes = Response::ALL.iter().map(|&response| (response, answers.by_response[response as usize - 1]));
+            let codes = codes.filter(|&(_, count)| count > 0);
             let codes: Map<String, Value> = codes.map(|(response, count)| (response.code().to_owned(), count.into())).collect();
             (operation.name().to_owned(), json!({ "answers": codes, "latency_ns": percentiles(&answers.latency) }))
         });

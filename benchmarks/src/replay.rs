@@ -1,7 +1,7 @@
 //! `replay`: what happened once, or what somebody made up, asked again of the switch at any speed.
 //!
 //! The file is a CSV with the header `offset_ms,terminal_id,card_number,operation,amount`: milliseconds from the beginning,
-//! ascending; a terminal of the campus's `terminals.csv`; `purchase`, `balance`, `reversal` or `repeat`, the last two of that
+//! ascending; a terminal of the campus's `terminals.csv`; `purchase`, `balance`, `load`, or `reversal` or `repeat` of that
 //! terminal's last purchase; fen. It is read and checked whole before anything is sent. The cards need not be known: that too
 //! is something to be asked.
 //!
@@ -154,6 +154,7 @@ impl Reading<'_> {
                 Errand::Purchase { card: known()?, amount: fen }
             }
             Operation::Balance => Errand::Balance { card: known()? },
+            Operation::Load => Errand::Load { card: known()?, amount: fen },
             Operation::Reversal | Operation::Repeat => {
                 let last = self.last[seat as usize]
                     .ok_or_else(|| format!("a {} at {terminal}, which has made no purchase before", operation.name()))?;
@@ -176,6 +177,7 @@ impl Reading<'_> {
         let may = match operation {
             Operation::Purchase | Operation::Repeat => ["pos", "counter", "water", "library"].contains(&kind),
             Operation::Balance => ["pos", "counter", "water", "kiosk"].contains(&kind),
+            Operation::Load => kind == "counter",
             Operation::Reversal => true,
         };
         if !may {
@@ -201,7 +203,7 @@ mod tests {
     use super::*;
 
     fn tills() -> Vec<Till> {
-        [(b"T1      ", "pos"), (b"T2      ", "water"), (b"K1      ", "kiosk"), (b"G1      ", "gate")]
+        [(b"T1      ", "pos"), (b"T2      ", "water"), (b"K1      ", "kiosk"), (b"G1      ", "gate"), (b"C1      ", "counter")]
             .map(|(id, kind)| Till { id: *id, merchant: [b'M'; 15], kind: kind.to_owned(), key: MasterKey::new([7; 16]) })
             .into()
     }
@@ -213,17 +215,19 @@ mod tests {
     #[test]
     fn rows_become_arrivals_of_terminals_in_the_order_of_their_appearance() {
         let replay = read_rows(
-            "0,T2,0012345,purchase,850\n0,K1,0012345,balance,0\n\n1500,T2,0012345,reversal,850\r\n1500,T1,17,purchase,1\n1501,T1,,repeat,0\n",
+            "0,T2,0012345,purchase,850\n0,K1,0012345,balance,0\n\n1500,T2,0012345,reversal,850\r\n1500,T1,17,purchase,1\n1501,T1,,repeat,0\n\
+             1600,C1,17,load,10000\n",
         )
         .unwrap_or_else(|reason| panic!("{reason}"));
         let card = |digits: &[u8]| CardNumber::from_digits(digits).unwrap();
-        assert_eq!(replay.terminals, [1, 2, 0]);
+        assert_eq!(replay.terminals, [1, 2, 0, 4]);
         let expected = [
             (0, 0, Errand::Purchase { card: card(b"0012345"), amount: 850 }),
             (0, 1, Errand::Balance { card: card(b"0012345") }),
             (1500, 0, Errand::Reversal),
             (1500, 2, Errand::Purchase { card: card(b"17"), amount: 1 }),
             (1501, 2, Errand::Repeat),
+            (1600, 3, Errand::Load { card: card(b"17"), amount: 10_000 }),
         ];
         let expected = expected.map(|(due, seat, errand)| Arrival { due, seat, errand: Some(errand) });
         assert_eq!(replay.arrivals, expected);
@@ -239,13 +243,14 @@ mod tests {
             ("5,,17,purchase,1", "line 2: terminal_id \"\" has not 1 to 8 characters"),
             ("5,T1,1a,purchase,1", "line 2: card_number \"1a\" is not 1 to 19 digits"),
             ("5,T1,,balance,0", "line 2: card_number \"\" is not 1 to 19 digits"),
-            ("5,T1,17,refund,1", "line 2: operation \"refund\" is not one of purchase, balance, reversal, repeat"),
+            ("5,T1,17,refund,1", "line 2: operation \"refund\" is not one of purchase, balance, reversal, repeat, load"),
             ("5,T1,17,purchase,-1", "line 2: amount \"-1\" is no whole number of fen"),
             ("5,T1,17,purchase,1000000000000", "line 2: amount \"1000000000000\" is no whole number of fen"),
             ("5,T1,17,purchase,", "line 2: amount \"\" is no whole number"),
             ("5,T1,17,purchase", "line 2: 4 fields where the header has 5"),
             ("5,G1,17,purchase,1", "line 2: terminal G1 is a gate, which takes no purchase"),
             ("5,K1,17,purchase,1", "line 2: terminal K1 is a kiosk, which takes no purchase"),
+            ("5,T1,17,load,1", "line 2: terminal T1 is a pos, which takes no load"),
             ("5,T1,17,reversal,0", "line 2: a reversal at T1, which has made no purchase before"),
             ("5,T1,17,purchase,1\n6,T1,18,reversal,0", "line 3: a reversal with card 18, but the last purchase at T1 was with 17"),
         ];

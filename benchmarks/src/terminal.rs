@@ -78,13 +78,26 @@ pub(crate) enum Operation {
     Reversal = 2,
     /// An earlier purchase's request once more, as 0200 or 0201.
     Repeat = 3,
+    /// 0200 with DE3 210000: cash for the purse. Replays alone ask for it, because only a counter may.
+    Load = 4,
 }
 
 impl Operation {
-    pub(crate) const ALL: [Self; 4] = [Self::Purchase, Self::Balance, Self::Reversal, Self::Repeat];
+    pub(crate) const ALL: [Self; 5] = [Self::Purchase, Self::Balance, Self::Reversal, Self::Repeat, Self::Load];
+    /// What a mix may have.
+    pub(crate) const MIXED: [Self; 4] = [Self::Purchase, Self::Balance, Self::Reversal, Self::Repeat];
 
     pub(crate) const fn name(self) -> &'static str {
-        ["purchase", "balance", "reversal", "repeat"][self as usize]
+        ["purchase", "balance", "reversal", "repeat", "load"][self as usize]
+    }
+
+    /// DE3; that of a reversal and a repeat is their purchase's.
+    const fn processing(self) -> u64 {
+        match self {
+            Self::Balance => 310_000,
+            Self::Load => 210_000,
+            Self::Purchase | Self::Reversal | Self::Repeat => 0,
+        }
     }
 
     pub(crate) fn from_name(name: &str) -> Option<Self> {
@@ -102,6 +115,11 @@ pub(crate) enum Errand {
     },
     Balance {
         card: CardNumber,
+    },
+    Load {
+        card: CardNumber,
+        /// Fen.
+        amount: u64,
     },
     /// Of its newest purchase whose money is still with the merchant, or else of its newest.
     Reversal,
@@ -153,10 +171,10 @@ impl Request {
         self.card
     }
 
-    /// The fen that an answer has moved: a purchase's amount, or what a reversal gave back.
+    /// The fen that an answer has moved: a purchase's or a load's amount, or what a reversal gave back.
     pub(crate) fn moved(&self, response: Response) -> u64 {
         match (self.operation, &self.original) {
-            (Operation::Purchase, _) if response == Response::Approved => self.amount,
+            (Operation::Purchase | Operation::Load, _) if response == Response::Approved => self.amount,
             (Operation::Reversal, Some(original)) if original.stands => original.amount,
             _ => 0,
         }
@@ -315,6 +333,7 @@ impl Terminal {
         let (operation, mti, card, amount) = match *errand {
             Errand::Purchase { card, amount } => (Operation::Purchase, 200, card, amount),
             Errand::Balance { card } => (Operation::Balance, 100, card, 0),
+            Errand::Load { card, amount } => (Operation::Load, 200, card, amount),
             Errand::Reversal => return self.ask_of_earlier(Operation::Reversal, stamp, due, out),
             Errand::Repeat => return self.ask_of_earlier(Operation::Repeat, stamp, due, out),
         };
@@ -353,7 +372,7 @@ impl Terminal {
         let balance = request.operation == Operation::Balance;
         let mut message = Writer::begin(out, None, request.mti, reversed.is_some());
         message.card_number(request.card);
-        message.number(3, if balance { 310_000 } else { 0 });
+        message.number(3, request.operation.processing());
         if !balance {
             message.number(4, request.amount);
         }
@@ -384,7 +403,7 @@ impl Terminal {
         let approved = response == Some(Response::Approved);
         let balance = request.operation == Operation::Balance;
         let transaction = reply.text(37).and_then(number_of);
-        let content = if balance { number(3, 310_000) & !reply.has(4) } else { number(3, 0) & number(4, request.amount) };
+        let content = number(3, request.operation.processing()) & if balance { !reply.has(4) } else { number(4, request.amount) };
         let numbers = if balance {
             !reply.has(37) && !reply.has(38)
         } else {
@@ -417,8 +436,8 @@ impl Terminal {
     #[inline]
     pub(crate) fn disbelieve(&self, request: &Request, said: Said, message: &[u8], allow_declines: bool) -> Option<&'static str> {
         let response = said.response;
-        let purchased = matches!(request.operation, Operation::Purchase | Operation::Balance);
-        if response != Response::Approved && !(purchased && allow_declines && DECLINES.contains(&response)) {
+        let first = matches!(request.operation, Operation::Purchase | Operation::Balance | Operation::Load);
+        if response != Response::Approved && !(first && allow_declines && DECLINES.contains(&response)) {
             let repeated = request.original.as_ref().filter(|_| request.operation == Operation::Repeat);
             if repeated.is_none_or(|original| original.response != response) {
                 return Some("it is not approved");
@@ -428,7 +447,7 @@ impl Terminal {
             (Operation::Repeat, Some(original)) if original.answer != content_of(message) => {
                 Some("a repeat is answered otherwise than the first")
             }
-            (Operation::Purchase | Operation::Reversal, _) if said.transaction <= self.transaction => {
+            (Operation::Purchase | Operation::Reversal | Operation::Load, _) if said.transaction <= self.transaction => {
                 Some("its transaction number does not rise")
             }
             _ => None,
@@ -455,6 +474,10 @@ impl Terminal {
                 }
             }
             Operation::Balance => {}
+            Operation::Load => {
+                self.transaction = said.transaction;
+                self.totals.records += 1;
+            }
             Operation::Reversal => {
                 self.transaction = said.transaction;
                 self.totals.records += 1;

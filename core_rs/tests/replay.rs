@@ -130,8 +130,8 @@ fn filled() -> (MemoryStorage, Vec<Vec<u8>>) {
     Journal::create_on(&memory, IDENTITY, &OPTIONS).expect("an empty disk");
     let storage: Arc<dyn Storage> = Arc::new(memory.clone());
     let mut world = World::new(Journal::open_on(&storage, &OPTIONS, &mut |_, _| Ok(())).expect("an empty journal"));
-    for step in everything() {
-        world.take(&step);
+    for step in &everything() {
+        world.take(step);
     }
     drop(world);
     let mut records = Vec::new();

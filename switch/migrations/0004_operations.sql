@@ -21,7 +21,9 @@ CREATE INDEX transaction_original ON transaction (original) WHERE original IS NO
 CREATE INDEX transaction_detail ON transaction (operation, detail) WHERE detail IS NOT NULL;
 
 ALTER TABLE card ADD COLUMN has_pin boolean NOT NULL DEFAULT false;
-ALTER TABLE terminal ADD COLUMN open_batch integer NOT NULL DEFAULT 1;
+ALTER TABLE terminal
+    ADD COLUMN open_batch integer NOT NULL DEFAULT 1,
+    ADD COLUMN standing text COLLATE "C" NOT NULL DEFAULT 'active';
 
 -- What a person has to look at: what terminals told of and was not posted, and totals of batches that differ.
 CREATE TABLE exception (

@@ -10,6 +10,7 @@
 //! | [`world`] | one run: its steps, the network |
 //! | [`process`] | the switch's and the follower's processes: clocks, crashes, starts |
 //! | [`operators`] | files |
+//! | [`calm`] | the end of a run |
 //! | [`judge`] | what must hold of answers, of recoveries, and at the end |
 //! | [`coverage`] | what really happened |
 //!
@@ -23,6 +24,7 @@
 //! in the page cache, reaches it as well. Then the disk looks as it did before the batch. The run ends there, and counts as
 //! `lie.undetectable`, if and only if all three hold and the state is exactly that before the one batch.
 
+pub mod calm;
 pub mod coverage;
 pub mod disk;
 pub mod judge;

@@ -13,8 +13,9 @@ use switch_core::replica::Replica;
 use switch_core::snapshot::{self, Resumed};
 
 use crate::disk::Fault;
-use crate::model::{Day, FOLLOWED_DAYS, NO_DAY, campus_day, civil};
-use crate::world::{DAY_MICROSECONDS, OPTIONS, Server, World, note, take_nonce};
+use crate::model::FOLLOWED_DAYS;
+use crate::model::calendar::{Day, NO_DAY, campus_day, civil};
+use crate::world::{DAY_MICROSECONDS, OPTIONS, Server, World, limits, note, take_nonce};
 use crate::{Failure, ensure};
 
 impl World {
@@ -53,6 +54,16 @@ impl World {
             self.coverage.count("clock.cutover");
         }
         server.lanes.authorizer_mut().keep_date(wall);
+        // Whatever the switch let lapse is let lapse, if it was due.
+        let authorizer = server.lanes.authorizer();
+        let room = authorizer.log().has_room(DECISION_BYTES_MAX);
+        let lapsed = authorizer.ledger().position().saturating_sub(self.model.position);
+        if self.model.let_lapse(wall, lapsed, room).is_none() {
+            return Err(Failure(format!("{lapsed} holds lapsed, and not those that should")));
+        }
+        for _ in 0..lapsed {
+            self.coverage.count("hold.lapsed");
+        }
         let ahead = Some(campus_day(wall) - self.model.day).filter(|ahead| *ahead > FOLLOWED_DAYS[0] && self.model.day != NO_DAY);
         if ahead.is_some() {
             self.coverage.count("clock.ahead_not_followed");
@@ -167,7 +178,7 @@ impl World {
                 self.let_pass(DAY_MICROSECONDS, [9, 120, 400]);
             }
             1..4 => {
-                self.policy = (self.rng.u32(500..5_000), self.rng.i64(1..10));
+                self.limits = limits(&mut self.rng);
                 self.coverage.count("switch.policy_changed");
             }
             4..11 if wildness > 1 => self.arm(3),
@@ -206,9 +217,10 @@ impl World {
         let ahead = today - self.model.day;
         let refuses = ahead > FOLLOWED_DAYS[1] && self.model.day != NO_DAY && accepted.is_none();
         let policy = Policy {
-            amount_max: self.policy.0,
-            identity_days: u16::try_from(self.policy.1).expect("a few days"),
-            ..Policy::default()
+            amount_max: self.limits.amount_max,
+            identity_days: u16::try_from(self.limits.identity_days).expect("a few days"),
+            hold_hours: self.limits.hold_hours,
+            pin_tries_max: self.limits.pin_tries_max,
         };
         let date = |day: Day| {
             let (year, month, day) = civil(day);
@@ -242,8 +254,8 @@ impl World {
             }
         };
         ensure!(!refuses, "a start {ahead} days ahead of the business date is not refused");
-        if self.model.policy != self.policy {
-            self.model.set_policy(self.policy);
+        if self.model.limits != self.limits {
+            self.model.set_limits(self.limits);
         }
         self.model.keep_date(wall, Day::MAX, true);
         let segment = authorizer.log().statistics().segment;

@@ -18,8 +18,10 @@ use switch_core::replica::Replica;
 
 use crate::coverage::Coverage;
 use crate::disk::{Change, Disk, Fault};
-use crate::model::{Expected, Identity, Model, campus_day, day_number};
-use crate::terminals::{Move, Scene, Sent, Terminal, corrupted};
+use crate::model::calendar::{campus_day, day_number};
+use crate::model::request::{Identity, Operation};
+use crate::model::{Expected, Limits, Model};
+use crate::terminals::{Habits, Move, Notice, Receipt, Scene, Sent, Terminal, corrupted};
 use crate::{Failure, Outcome, ensure};
 
 /// A line of the trace, where one is wanted.
@@ -36,9 +38,21 @@ pub(crate) use note;
 const BATCH_BYTES_MAX: usize = JOURNAL_RECORD_BYTES_MAX + RECORD_OVERHEAD_BYTES;
 pub(crate) const OPTIONS: Options =
     Options { segment_bytes: (BATCH_BYTES_MAX as u64 + 112).next_multiple_of(4096) + 2 * 4096, batch_bytes_max: BATCH_BYTES_MAX };
-const DISK_BYTES: u64 = 64 << 20;
-const SECOND: u64 = 1_000_000;
+pub(crate) const DISK_BYTES: u64 = 64 << 20;
+/// Connections that terminals share.
+pub(crate) const CONNECTIONS: usize = 7;
+pub(crate) const SECOND: u64 = 1_000_000;
 pub(crate) const DAY_MICROSECONDS: u64 = 86_400 * SECOND;
+
+/// Limits as a campus may have them.
+pub(crate) fn limits(rng: &mut fastrand::Rng) -> Limits {
+    Limits {
+        amount_max: rng.u32(500..5_000),
+        identity_days: rng.i64(1..10),
+        hold_hours: [1, 1, 2, 24, 72][rng.usize(..5)],
+        pin_tries_max: rng.u8(1..4),
+    }
+}
 
 thread_local! {
     /// The switch's nonces: a count, so that the model knows the next one.
@@ -75,7 +89,7 @@ pub(crate) struct Told {
 }
 
 /// On its way.
-enum Packet {
+pub(crate) enum Packet {
     Request(Rc<Sent>, u32),
     Garbage(Vec<u8>, usize),
     Reply { sent: Rc<Sent>, identity: Option<Identity>, generation: u32, bytes: Rc<Vec<u8>> },
@@ -101,8 +115,13 @@ pub struct World {
     pub(crate) follower: Option<Replica>,
     pub(crate) model: Model,
     pub(crate) terminals: Vec<Terminal>,
+    /// What this run is like.
+    pub(crate) habits: Habits,
+    receipts: Vec<Receipt>,
+    /// By card, the PINs as their holders know them.
+    pub(crate) pins: BTreeMap<String, String>,
     pub(crate) generations: Vec<u32>,
-    network: Vec<Packet>,
+    pub(crate) network: Vec<Packet>,
     pub(crate) tickets: BTreeMap<u64, Ticket>,
     messages: u64,
     pub(crate) cards_entered: u32,
@@ -111,7 +130,7 @@ pub struct World {
     pub(crate) now: u64,
     /// What the switch's clock is ahead by, in microseconds.
     pub(crate) clock_error: i64,
-    pub(crate) policy: (u32, i64),
+    pub(crate) limits: Limits,
     pub(crate) disk_is_full: bool,
     /// Positions after which a batch may have ended, with the state's digest.
     pub(crate) boundaries: BTreeMap<u64, [u8; 32]>,
@@ -152,14 +171,17 @@ impl World {
             follower: None,
             model: Model::default(),
             terminals: Vec::new(),
-            generations: vec![0; 5],
+            habits: Habits::default(),
+            receipts: Vec::new(),
+            pins: BTreeMap::new(),
+            generations: vec![0; CONNECTIONS],
             network: Vec::new(),
             tickets: BTreeMap::new(),
             messages: 0,
             cards_entered: 0,
             requests: 0,
             clock_error: 0,
-            policy: (rng.u32(500..5_000), rng.i64(1..10)),
+            limits: limits(&mut rng),
             disk_is_full: false,
             boundaries: BTreeMap::new(),
             told: 0,
@@ -175,6 +197,8 @@ impl World {
         created.map_err(|error| Failure(format!("no journal could be made: {error}")))?;
         world.start(None)?;
         world.import_campus()?;
+        let kinds: Vec<&str> = world.terminals.iter().map(|terminal| terminal.kind).collect();
+        world.habits = Habits::draw(&mut world.rng, &kinds);
         Ok(world)
     }
 
@@ -260,7 +284,7 @@ impl World {
 
     // --- terminals and the network ---
 
-    fn scene<T>(&mut self, with: impl FnOnce(&mut Vec<Terminal>, &mut Scene<'_>) -> T) -> T {
+    pub(crate) fn scene<T>(&mut self, with: impl FnOnce(&mut Vec<Terminal>, &mut Scene<'_>) -> T) -> T {
         let seconds = self.now / SECOND + 8 * 3_600;
         let of_day = u32::try_from(seconds % 86_400).expect("seconds of a day");
         let mut scene = Scene {
@@ -268,17 +292,18 @@ impl World {
             coverage: &mut self.coverage,
             today: campus_day(self.now),
             time: of_day / 3_600 * 10_000 + of_day / 60 % 60 * 100 + of_day % 60,
-            amount_max: self.policy.0,
+            amount_max: self.limits.amount_max,
             requests: &mut self.requests,
+            receipts: &mut self.receipts,
+            pins: &self.pins,
+            habits: &self.habits,
         };
         with(&mut self.terminals, &mut scene)
     }
 
     fn terminal_moves(&mut self) {
-        let moved = self.scene(|terminals, scene| {
-            let index = scene.rng.usize(..terminals.len());
-            (index, terminals[index].act(scene))
-        });
+        let index = self.habits.active[self.rng.usize(..self.habits.active.len())];
+        let moved = self.scene(|terminals, scene| (index, terminals[index].act(scene)));
         match moved {
             (_, Move::Sends(sent)) => self.send(sent),
             (index, Move::Vanishes) => self.drop_connection(self.terminals[index].connection),
@@ -361,7 +386,7 @@ impl World {
         self.check_position()
     }
 
-    fn handle(&mut self, sent: &Rc<Sent>, generation: u32) -> Result<(), Failure> {
+    pub(crate) fn handle(&mut self, sent: &Rc<Sent>, generation: u32) -> Result<(), Failure> {
         let wall = self.wall();
         let Some(server) = &mut self.server else { return Ok(()) };
         let Split::Frame { tpdu, message, consumed } = frame::split(&sent.bytes) else {
@@ -369,7 +394,7 @@ impl World {
         };
         ensure!(consumed == sent.bytes.len() && tpdu == sent.tpdu, "a terminal's own frame is taken apart otherwise");
         let room = server.lanes.authorizer().log().has_room(DECISION_BYTES_MAX);
-        let expected = sent.intact.then(|| self.model.handle(&sent.draft, sent.key, room, next_nonce()));
+        let expected = sent.intact.then(|| self.model.handle(wall, &sent.draft, sent.key, room, next_nonce()));
         self.messages += 1;
         let slot = self.terminals[sent.terminal].connection as u32;
         let handled = server.lanes.handle(wall, tpdu, message, Origin { slot, generation, since: self.messages });
@@ -385,11 +410,10 @@ impl World {
                     expected.code
                 );
                 ensure!(handled.proved == expected.proved, "the proof of {sent} is seen otherwise");
-                self.coverage.count(answer_kind(code));
-                self.coverage.count(ask_kind(handled.operation.name()));
-                if let Some(event) = expected.event {
-                    self.coverage.count(event);
-                }
+                let operation = Operation::of(&sent.draft).name();
+                ensure!(handled.operation.name() == operation, "{sent} is taken for {}", handled.operation.name());
+                self.coverage.answer(operation, code);
+                expected.events.iter().for_each(|event| self.coverage.count(event));
                 let identity = self.model.identity(&sent.draft);
                 self.tickets.insert(self.messages, Ticket { sent: Rc::clone(sent), identity, expected: Some(expected) });
             }
@@ -472,14 +496,30 @@ impl World {
         Ok(())
     }
 
-    fn hear(&mut self, sent: &Rc<Sent>, identity: Option<Identity>, generation: u32, bytes: &[u8]) -> Result<(), Failure> {
+    pub(crate) fn hear(
+        &mut self,
+        sent: &Rc<Sent>,
+        identity: Option<Identity>,
+        generation: u32,
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
         let terminal = &mut self.terminals[sent.terminal];
         if generation != self.generations[terminal.connection] || !sent.intact {
             return Ok(());
         }
-        let (code, nonce) = crate::judge::heard(bytes)?;
-        terminal.hear(sent.request, &code, nonce);
-        note!(self, "T{} hears {code} to {}", sent.terminal, sent.request);
+        let heard = crate::judge::heard(bytes)?;
+        let notice = terminal.hear(sent.request, &heard, &mut self.receipts, &mut self.coverage);
+        note!(self, "T{} hears {} to {}", sent.terminal, heard.code, sent.request);
+        match notice {
+            Notice::None => {}
+            Notice::Miscounted(difference) => return Err(Failure(format!("T{}: {difference}", sent.terminal))),
+            Notice::ListRead(version) => {
+                self.coverage.count("hotlist.read");
+                let listed = self.model.hotlist_at(version);
+                let (_, own) = self.terminals[sent.terminal].hotlist();
+                ensure!(*own == listed, "T{} has the hotlist {own:?}, and version {version} is {listed:?}", sent.terminal);
+            }
+        }
         self.judge_told(sent, identity, bytes)
     }
 
@@ -489,72 +529,4 @@ impl World {
             self.boundaries.entry(ledger.position()).or_insert_with(|| ledger.digest());
         }
     }
-
-    // --- the end ---
-
-    /// Everything works again, and every terminal gets its answers.
-    fn calm_down(&mut self) -> Result<(), Failure> {
-        note!(self, "all is well again");
-        self.disk.disarm();
-        self.disk.resize(DISK_BYTES);
-        (self.disk_is_full, self.clock_error) = (false, 0);
-        self.network.clear();
-        for terminal in &mut self.terminals {
-            terminal.come_back();
-        }
-        for round in 0..60 {
-            if self.server.is_none() {
-                self.start(None)?;
-                if self.over {
-                    return Ok(());
-                }
-                ensure!(self.server.is_some(), "the switch does not start although all is well");
-            }
-            if round == 0 {
-                // Files that were cut off are imported again.
-                self.import_terminals()?;
-            }
-            // Terminals take their date from the switch, whose own may be some days ahead of the calendar.
-            let skew = self.model.day - campus_day(self.now);
-            self.terminals.iter_mut().for_each(|terminal| terminal.set_skew(skew));
-            let waiting = self.scene(|terminals, scene| {
-                terminals
-                    .iter_mut()
-                    .filter(|terminal| terminal.is_waiting())
-                    .flat_map(|one| one.insist_on_all(scene))
-                    .collect::<Vec<_>>()
-            });
-            if waiting.is_empty() && self.terminals.iter().all(|terminal| !terminal.is_waiting()) {
-                break;
-            }
-            self.keep_date()?;
-            for sent in waiting.into_iter().map(Rc::new) {
-                let generation = self.generations[self.terminals[sent.terminal].connection];
-                self.handle(&sent, generation)?;
-            }
-            for _ in 0..3 {
-                self.settle()?;
-                self.drive()?;
-            }
-            for packet in std::mem::take(&mut self.network) {
-                if let Packet::Reply { sent, identity, generation, bytes } = packet {
-                    self.hear(&sent, identity, generation, &bytes)?;
-                }
-            }
-            self.now += SECOND;
-        }
-        let silent: BTreeSet<usize> = (0..self.terminals.len()).filter(|&index| self.terminals[index].is_waiting()).collect();
-        ensure!(silent.is_empty(), "terminals {silent:?} never get their answers although all is well");
-        self.judge_end()
-    }
-}
-
-fn answer_kind(code: &str) -> &'static str {
-    let known = crate::coverage::KINDS.iter().find(|kind| kind.strip_prefix("answer.") == Some(code));
-    known.copied().unwrap_or("answer.another")
-}
-
-fn ask_kind(operation: &str) -> &'static str {
-    let known = crate::coverage::KINDS.iter().find(|kind| kind.strip_prefix("ask.") == Some(operation));
-    known.copied().unwrap_or("ask.another")
 }

@@ -8,11 +8,15 @@ use std::thread;
 
 use switch_core::calendar::Date;
 use switch_core::journal::{Access, SECTOR_BYTES, Storage};
-use switch_simulator::coverage::Coverage;
+use switch_simulator::coverage::{Coverage, RARE};
 use switch_simulator::disk::{Disk, Fault};
-use switch_simulator::{Failure, model, run};
+use switch_simulator::model::calendar;
+use switch_simulator::{Failure, run};
 
 const SEEDS: u64 = 1_500;
+
+/// Of some three hundred pairs of operation and answer, so many may not occur in so few seeds; in ten thousand each does.
+const MISSING_ANSWERS_MAX: usize = 12;
 
 /// Seeds that exposed a defect, with what it was. They name the runs of that day: where what is drawn has changed since, a test of
 /// the part itself is the lasting guard (of the first, `journal.rs`: a name that a dead process gave).
@@ -52,8 +56,11 @@ fn everything_happens_and_nothing_breaks() {
         total
     });
     println!("seeds 1 to {SEEDS}\n{coverage}");
-    assert_eq!(coverage.missing(), [""; 0], "a simulator that injects nothing proves nothing");
-    assert_eq!(coverage.unlisted(), [""; 0], "what occurs is listed");
+    let missing: Vec<&str> = coverage.missing_kinds().into_iter().filter(|kind| !RARE.contains(kind)).collect();
+    assert_eq!(missing, [""; 0], "a simulator that injects nothing proves nothing");
+    let missing = coverage.missing_answers();
+    assert!(missing.len() <= MISSING_ANSWERS_MAX, "answers that never occurred: {missing:?}");
+    assert_eq!(coverage.unlisted(), Vec::<String>::new(), "what occurs is listed");
 }
 
 #[test]
@@ -77,14 +84,14 @@ fn the_same_seed_is_the_same_run() {
 fn the_two_calendars_agree() {
     for day in (0..60_000).step_by(7) {
         let core = Date(day);
-        let own = i64::from(day) + model::NO_DAY;
+        let own = i64::from(day) + calendar::NO_DAY;
         let (year, month, of_month) = core.parts();
-        assert_eq!(model::civil(own), (i64::from(year), i64::from(month), i64::from(of_month)));
-        assert_eq!(model::day_number(i64::from(year), i64::from(month), i64::from(of_month)), Some(own));
-        assert_eq!(model::month_day(own), core.month_day());
+        assert_eq!(calendar::civil(own), (i64::from(year), i64::from(month), i64::from(of_month)));
+        assert_eq!(calendar::day_number(i64::from(year), i64::from(month), i64::from(of_month)), Some(own));
+        assert_eq!(calendar::month_day(own), core.month_day());
     }
-    assert_eq!(model::day_number(2027, 2, 29), None);
-    assert_eq!(model::campus_day(1_795_348_800_000_000 + 4 * 3_600_000_000) - model::campus_day(1_795_348_800_000_000), 1);
+    assert_eq!(calendar::day_number(2027, 2, 29), None);
+    assert_eq!(calendar::campus_day(1_795_348_800_000_000 + 4 * 3_600_000_000) - calendar::campus_day(1_795_348_800_000_000), 1);
 }
 
 /// A file of two blocks on a disk that crashes at the next change but one.

@@ -10,27 +10,28 @@ use super::identities::{Content, Deed, Echo, Identity, Place, Remembered, State}
 use super::purchase::give_back;
 use super::refund::Original;
 use super::{Ledger, Outcome, Request, Response};
+use crate::card_number::CardNumber;
 
 /// DE3 of a void.
 const VOID: u32 = 20_000;
 
-/// Whether a reversal's content can be meant for this original: what both of them name is equal. The amount of a void, granted or not,
+/// Whether a reversal's content can be meant for this original, which is about `card`: what both of them name is equal. The amount of a void, granted or not,
 /// means nothing.
-fn concerns(reversal: Content, original: &Remembered) -> bool {
+fn concerns(reversal: Content, original: &Remembered, card: Option<CardNumber>) -> bool {
     fn agree<T: PartialEq + Copy>(ours: Option<T>, theirs: Option<T>) -> bool {
         ours.is_none() || theirs.is_none() || ours == theirs
     }
     let amount = original.content.processing() == Some(VOID) || agree(reversal.amount(), original.content.amount());
-    agree(reversal.card(), original.content.card()) && amount
+    agree(reversal.card(), original.content.card().or(card)) && amount
 }
 
 impl Ledger {
     pub(super) fn reversal(&mut self, position: u64, request: &Request, original: Identity, outcome: &mut Outcome) {
         let known = self.identities.find(original);
         let found = known.map(|place| (place, self.identities.get(place)));
-        if let Some((_, original)) = found
+        if let Some((place, original)) = found
             && original.state != State::Tombstone
-            && !concerns(request.content, &original)
+            && !concerns(request.content, &original, self.card_of(place).map(|card| self.registry.cards[card].number))
         {
             outcome.original = Some(original.position());
             return self.remembered(position, request, Response::DuplicateDiffers, outcome);

@@ -168,6 +168,10 @@ impl Rows {
         match &decoded.command {
             Command::Merchant { id, .. } => self.merchants.extend(registry.merchants.find(id)),
             Command::Terminal { id, .. } => self.terminals.extend(registry.terminals.find(id)),
+            Command::Standing { id, standing } => {
+                self.terminals.extend(registry.terminals.find(id));
+                self.action(ledger, decoded, &format!("{} {}", String::from_utf8_lossy(id.trim_ascii_end()), standing.name()));
+            }
             Command::Card { number, .. } | Command::Pin { number, .. } => self.cards.extend(registry.cards.find(number)),
             Command::Policy(Policy { amount_max, identity_days, hold_hours, pin_tries_max }) => {
                 let limits = format!(
@@ -351,7 +355,7 @@ impl Rows {
     }
 
     fn terminals(&self, ledger: &Ledger) -> CopyStream {
-        let mut stream = CopyStream::new(6, 0);
+        let mut stream = CopyStream::new(7, 0);
         for &index in &self.terminals {
             let terminal = &ledger.registry().terminals[index];
             stream
@@ -362,6 +366,7 @@ impl Rows {
                 .text(terminal.zone.as_str())
                 .bool(terminal.session.current.is_some())
                 .i32(terminal.batch.cast_signed())
+                .text(terminal.standing.name())
                 .end();
         }
         stream

@@ -11,11 +11,18 @@ use switch_core::ledger::batches::Totals;
 use switch_core::ledger::{Ledger, Policy};
 use switch_core::pin::{Pin, PinKey};
 
-use super::{
-    AMOUNT_MAX, Answer, DAY, Draft, IDENTITY_DAYS, MORE_MERCHANTS, MORE_TERMINALS, NOON, Terminal, ask_frame, card, college,
-    nonces, settings,
-};
+use super::{AMOUNT_MAX, Answer, DAY, Draft, IDENTITY_DAYS, NOON, Terminal, ask_frame, card, college, nonces, settings};
 
+/// What the world has beside the college: metered water, a library, meters.
+const MERCHANTS: &str = "merchant_id,name,category,fee_bp
+M-BATH,Bath,bath,0
+M-LIB,Library,library,0
+";
+const TERMINALS: &str = "terminal_id,merchant_id,kind,zone,key
+WATER006,M-BATH,water,,00000000000000000000000000000006
+LIBRY007,M-LIB,library,,00000000000000000000000000000007
+METER008,M-BATH,meter,,00000000000000000000000000000008
+";
 /// The terminals that are signed on, by the last digit of their keys.
 const SIGNED_ON: [(&str, u8); 7] =
     [("POS00001", 1), ("POS2", 2), ("GATE0004", 4), ("COUNT005", 5), ("WATER006", 6), ("LIBRY007", 7), ("METER008", 8)];
@@ -239,8 +246,8 @@ fn sub_element(tag: u8, value: &str) -> String {
 impl World {
     pub(crate) fn new(journal: Journal) -> Self {
         let mut authorizer = college(journal);
-        for content in [MORE_MERCHANTS, MORE_TERMINALS] {
-            import(&mut authorizer, NOON, "more.csv", content.as_bytes()).expect("the college's files are right");
+        for content in [MERCHANTS, TERMINALS] {
+            import(&mut authorizer, NOON, "more.csv", content.as_bytes()).expect("the world's files are right");
         }
         let mut world = Self {
             authorizer,
@@ -321,8 +328,8 @@ impl World {
                 let Some(key) = &self.pin_keys[till] else { return };
                 let pin = Pin::from_digits(if is_right { PIN } else { "0000" }.as_bytes()).expect("a PIN");
                 let block = key.encrypt(&pin, card(CARDS[index]), [u8::from(is_right); 8]);
-                let block = u128::from_be_bytes(block);
-                self.sell(till, draft.with(48, &sub_element(52, &format!("{block:032X}"))));
+                let block = format!("{:032X}", u128::from_be_bytes(block));
+                self.sell(till, draft.with(48, &sub_element(52, &block)));
             }
             Step::OfflineSale(till, stan, card, purse, amount) => {
                 let draft = self.terminals[till].purchase(stan, CARDS[card], u64::from(amount)).mti(220);
