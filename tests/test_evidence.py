@@ -1,5 +1,5 @@
 """Evidence reports: what `switch audit` writes is whole and true, and whatever is altered in it is found by a program that shares
-nothing with the switch, on a machine that has nothing but one file of it.
+nothing with the switch, on a machine that has nothing but that one folder of it.
 
 The records come from a real switch that served every kind of message. Two kinds of forger are played: one who alters a report, and
 one who also puts the seal right. What the second cannot be caught at stands in `BELIEVED`, and in docs/evidence.md.
@@ -26,6 +26,7 @@ import trio
 from blake3 import blake3
 
 from switch import evidence
+from switch.evidence.records import ACTS, EVENTS, KEYS, KINDS, PAYEES, PINS, PURSES, RESPONSES, STANDINGS, TOTALS
 from tests.clock import Clock
 from tests.messages import Fields
 from tests.switch_process import (
@@ -366,7 +367,7 @@ def test_a_report_holds_every_kind_of_record_and_is_sound(case: Case) -> None:
     records = [line for line in lines if line["line"] == "record"]
     assert [record["position"] for record in records] == list(range(1, case.last + 1))
     # Limits are written with those of holds and PINs by now.
-    assert {record["record"]["kind"] for record in records} == set(evidence.KINDS.values()) - {"policy"}
+    assert {record["record"]["kind"] for record in records} == set(KINDS.values()) - {"policy"}
     responses = {record["record"]["response"] for record in records}
     assert responses == {"00", "12", "14", "25", "41", "51", "55", "57", "61", "94", "95"}
     assert {record["record"]["flag"] for record in records} >= {None, "41", "51", "57"}
@@ -392,10 +393,10 @@ def test_the_page_names_every_field_and_value(case: Case) -> None:
     printed = names(read(case.whole))
     assert len(printed) > 60
     assert printed <= named
-    enumerations = (evidence.KEYS, evidence.PURSES, evidence.PINS, evidence.PAYEES, evidence.ACTS, evidence.EVENTS, evidence.STANDINGS)
-    assert {*evidence.KINDS.values(), *evidence.TOTALS}.union(*enumerations) <= named
-    assert ", ".join(evidence.RESPONSES) in page
-    for number, kind in evidence.KINDS.items():
+    enumerations = (KEYS, PURSES, PINS, PAYEES, ACTS, EVENTS, STANDINGS)
+    assert {*KINDS.values(), *TOTALS}.union(*enumerations) <= named
+    assert ", ".join(RESPONSES) in page
+    for number, kind in KINDS.items():
         assert f"| `{kind}` | {number} |" in page
 
 
@@ -588,14 +589,14 @@ def test_the_sentences_and_the_exit_code(case: Case, tmp_path: Path) -> None:
         assert words in completed.stderr
 
 
-def test_a_machine_that_has_only_python_one_package_and_one_file(case: Case, tmp_path: Path) -> None:
-    """A fresh environment with the package blake3 alone, as this one has it; the one file and the reports in another folder."""
+def test_a_machine_that_has_only_python_one_package_and_one_folder(case: Case, tmp_path: Path) -> None:
+    """A fresh environment with the package blake3 alone, as this one has it; the one folder and the reports in another place."""
     home = tmp_path / "elsewhere"
     venv.create(home / "python", with_pip=False)
     packages = next((home / "python" / "lib").glob("python*")) / "site-packages"
     ours = Path(str(sys.modules[blake3.__module__].__file__)).parent
     shutil.copytree(ours, packages / "blake3")
-    shutil.copy(evidence.__file__, home / "evidence.py")
+    shutil.copytree(Path(evidence.__file__).parent, home / "evidence")
     for report in (case.early, case.late):
         shutil.copy(report, home)
     python = home / "python" / "bin" / "python"
@@ -607,12 +608,12 @@ def test_a_machine_that_has_only_python_one_package_and_one_file(case: Case, tmp
         )
 
     assert ask("-c", "import switch").returncode == 1, "nothing of the switch is there"
-    completed = ask("evidence.py", case.late.name, "--follows", case.early.name)
+    completed = ask("-m", "evidence", case.late.name, "--follows", case.early.name)
     assert (completed.returncode, completed.stderr) == (0, "")
     assert "reaches back to record 1" in completed.stdout
     content = (home / case.late.name).read_bytes()
     (home / case.late.name).write_bytes(content.replace(b'"asked":true', b'"asked":false', 1))
-    completed = ask("evidence.py", case.late.name)
+    completed = ask("-m", "evidence", case.late.name)
     assert (completed.returncode, completed.stderr) == (1, "")
     assert "line 3" in completed.stdout
 

@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from switch import evidence
+from switch.evidence import Fault
+from switch.evidence.books import HOUR_MICROSECONDS, Books
+from switch.evidence.effects import Terms
+from switch.evidence.posting import post
+from switch.evidence.records import TOTALS, Message, Record, Rule, Unreadable, decode
 
 DATE = "2026-11-22"
 DAY = datetime.date.fromisoformat(DATE).toordinal()
-HOUR = evidence.HOUR_MICROSECONDS
 
 TERMINALS = ("pos", "water", "counter", "gate", "library", "meter", "pos")
 """All of merchant M, a canteen; the last of merchant S, a shop."""
@@ -24,7 +27,7 @@ FAMILY = {"reversal": 2, "card_report": 1, "batch_close": 3, "event": 4, "sign_o
 OPERATED_BY = {
     "hold": 1, "completion": 1, "load": 2, "bill_payment": 2, "card_report": 2, "identity": 3, "event": 5,
 }  # fmt: skip
-NOTHING = {name: {"number": 0, "fen": 0} for name in evidence.TOTALS}
+NOTHING = {name: {"number": 0, "fen": 0} for name in TOTALS}
 
 Step = Callable[["Story"], None]
 
@@ -32,11 +35,11 @@ Step = Callable[["Story"], None]
 class Story:
     """Books of one canteen and one shop, and what is told to them."""
 
-    def __init__(self, *rules: evidence.Rule) -> None:
-        self.books = evidence.Books(complete=True)
+    def __init__(self, *rules: Rule) -> None:
+        self.books = Books(complete=True)
         self.position = 0
         self.stans = itertools.count(1)
-        self.messages: dict[str, evidence.Message] = {}
+        self.messages: dict[str, Message] = {}
         self.positions: dict[str, int] = {}
         self.now = 0
         self.own("limits", amount_max=1000, identity_days=3, hold_hours=24, pin_tries_max=3)
@@ -56,13 +59,16 @@ class Story:
         said: dict[str, Any] = {"class": "student", "card": card, "holder": holder, "status": status, "expires": DATE}
         self.own("card", moved, **said, opening_cash=cash, opening_subsidy=0)
 
-    def own(self, kind: str, moved: str = "", parsed: tuple[evidence.Rule, ...] = (), **said: Any) -> None:
+    def own(self, kind: str, moved: str = "", parsed: tuple[Rule, ...] = (), **said: Any) -> None:
         self.position += 1
         self.now += 1
-        record = evidence.Record({"kind": kind, **outcome(), **said}, self.now, rules=parsed)
+        record = Record({"kind": kind, **outcome(), **said}, self.now, rules=parsed)
         names = {name: said.pop(name) for name in ("terminal", "merchant", "holder") if kind == "lapse"}
-        self.books.take(
-            self.position, record, {"business_date": self.books.business_date or "2000-01-01", "movements": movements(moved), **names}
+        post(
+            self.books,
+            self.position,
+            record,
+            {"business_date": self.books.business_date or "2000-01-01", "movements": movements(moved), **names},
         )
 
     def tell(
@@ -81,7 +87,7 @@ class Story:
         self.position += 1
         self.now += 1
         terminal = OPERATED_BY.get(kind, 0) if terminal is None else terminal
-        message = evidence.Message(FAMILY.get(kind, 0), terminal, fields.pop("day", DAY), fields.pop("stan", next(self.stans)))
+        message = Message(FAMILY.get(kind, 0), terminal, fields.pop("day", DAY), fields.pop("stan", next(self.stans)))
         said = {
             "kind": kind, **outcome(), "terminal_number": terminal, "card": "1", "amount": 100, "processing": None, "batch_number": None,
             "purses": "policy", "pin": "absent", "item": None, "is_advice": False, "is_found": False,
@@ -91,12 +97,15 @@ class Story:
         if of:
             said["refers_to"] = self.positions.get(of, 0)
         said |= fields
-        undone = self.messages.get(undoes, evidence.Message(0, terminal, DAY, 999_999)) if undoes else None
-        record = evidence.Record(said, self.now, message, undone)
+        undone = self.messages.get(undoes, Message(0, terminal, DAY, 999_999)) if undoes else None
+        record = Record(said, self.now, message, undone)
         card = said["card"] or "1"
         names = {"terminal": f"T{terminal}", "merchant": "S" if terminal == len(TERMINALS) - 1 else "M", "holder": f"H{card}"}
-        self.books.take(
-            self.position, record, {"business_date": self.books.business_date, "movements": movements(moved), **names, **(ledger or {})}
+        post(
+            self.books,
+            self.position,
+            record,
+            {"business_date": self.books.business_date, "movements": movements(moved), **names, **(ledger or {})},
         )
         self.messages[name], self.positions[name] = message, self.position
 
@@ -164,7 +173,7 @@ def lapse(fen: int = 100, after: int = 500, hold: int | None = None, **of: Any) 
 
 def wait(hours: int) -> Step:
     def pass_(story: Story) -> None:
-        story.now += hours * HOUR
+        story.now += hours * HOUR_MICROSECONDS
 
     return pass_
 
@@ -212,15 +221,15 @@ def late(**of: Any) -> Step:
     return tell("late_advice", **{"response": "12", "act": None, "refers_to": None, "day": DAY - 3, "stan": 7, **of})
 
 
-def rule(name: str, value: int, category: str | None = None) -> evidence.Rule:
-    return evidence.Rule((), name, name, None, category, value)
+def rule(name: str, value: int, category: str | None = None) -> Rule:
+    return Rule((), name, name, None, category, value)
 
 
 def date(day: str) -> Step:
     def cut_over(story: Story) -> None:
-        record = evidence.Record({"kind": "cutover", **outcome(), "business_date": day}, story.now)
+        record = Record({"kind": "cutover", **outcome(), "business_date": day}, story.now)
         story.position += 1
-        story.books.take(story.position, record, {"business_date": day, "movements": []})
+        post(story.books, story.position, record, {"business_date": day, "movements": []})
 
     return cut_over
 
@@ -462,7 +471,7 @@ def test_what_no_switch_writes_is_found(words: str, steps: list[Step]) -> None:
     story = Story()
     for step in steps[:-1]:
         step(story)
-    with pytest.raises(evidence.Fault, match=words):
+    with pytest.raises(Fault, match=words):
         steps[-1](story)
 
 
@@ -507,20 +516,20 @@ FEES = "cash:H1>merchant:M 100, cash:H1>house:fees 15"
         ),
     ],
 )
-def test_rules_are_asked_of_what_is_sold(words: str | None, rules: list[evidence.Rule], steps: list[Step]) -> None:
+def test_rules_are_asked_of_what_is_sold(words: str | None, rules: list[Rule], steps: list[Step]) -> None:
     story = Story(*rules)
     for step in steps[:-1]:
         step(story)
     if words is None:
         steps[-1](story)
         return
-    with pytest.raises(evidence.Fault, match=words):
+    with pytest.raises(Fault, match=words):
         steps[-1](story)
 
 
 def test_the_most_specific_rule_holds_and_the_lowest_ceiling() -> None:
-    def of(card_class: str | None, category: str | None, name: str, value: int) -> evidence.Rule:
-        return evidence.Rule((), name, name, card_class, category, value)
+    def of(card_class: str | None, category: str | None, name: str, value: int) -> Rule:
+        return Rule((), name, name, card_class, category, value)
 
     rules = [
         of(None, None, "pin_above", 1), of(None, "shop", "pin_above", 2),
@@ -528,16 +537,13 @@ def test_the_most_specific_rule_holds_and_the_lowest_ceiling() -> None:
         of("student", "shop", "transaction_max", 50), of(None, None, "transaction_max", 40), of(None, "canteen", "subsidy", 0),
     ]  # fmt: skip
     for order in (rules, rules[::-1]):
-        terms = [
-            evidence.Terms.of(order, *whom)
-            for whom in (("student", "shop"), ("student", "bath"), ("teacher", "shop"), ("teacher", "canteen"))
-        ]
+        terms = [Terms.of(order, *whom) for whom in (("student", "shop"), ("student", "bath"), ("teacher", "shop"), ("teacher", "canteen"))]
         assert [one.pin_above for one in terms] == [4, 3, 2, 1]
         assert [one.transaction_max for one in terms] == [40] * 4
         assert [one.takes_subsidy for one in terms] == [False] * 4
-    assert evidence.Terms.of([], "student", "canteen").takes_subsidy
+    assert Terms.of([], "student", "canteen").takes_subsidy
     for amount, surcharge, price in ((333, 1500, 383), (850, -2500, 638), (1, -5000, 1), (1, 5000, 2), (777, -10_000, 0)):
-        assert evidence.Terms(0, 0, surcharge, takes_subsidy=False).price(amount) == price
+        assert Terms(0, 0, surcharge, takes_subsidy=False).price(amount) == price
 
 
 # --- bytes ---
@@ -566,7 +572,7 @@ def test_rules_are_read_as_rows_of_a_policy_file() -> None:
         rule_bytes(9, 0, zone="AA", who=(1, 0)),
         rule_bytes(10, 10, zone="AA"),
     )
-    assert evidence.decode(record).said["rules"] == [
+    assert decode(record).said["rules"] == [
         "day_max,student,*,,,,,20000",
         "meal,student,canteen,,1-357,10:30,13:30,1",
         "subsidy,*,shop,,,,,yes",
@@ -593,10 +599,10 @@ def test_rules_are_read_as_rows_of_a_policy_file() -> None:
         ([rule_bytes(4, 1, period=(128, 0, 0))], "a time"),
         ([rule_bytes(4, 1, period=(1, 1440, 0))], "a time"),
     ):
-        with pytest.raises(evidence.Unreadable, match=words):
-            evidence.decode(rules_record(*wrong))
+        with pytest.raises(Unreadable, match=words):
+            decode(rules_record(*wrong))
 
 
 def test_limits_of_the_first_kind_say_nothing_of_holds() -> None:
-    said = evidence.decode(b"\x01" + bytes(8) + (5_000).to_bytes(4, "little") + b"\x08\x00" + b"\x10\x00").said
+    said = decode(b"\x01" + bytes(8) + (5_000).to_bytes(4, "little") + b"\x08\x00" + b"\x10\x00").said
     assert (said["kind"], said["amount_max"], said["identity_days"], "hold_hours" in said) == ("policy", 5_000, 8, False)
