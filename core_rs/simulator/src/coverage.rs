@@ -179,9 +179,9 @@ pub const ANSWERS: &[(&str, &str)] = &[
     ("event", "00 12 30 58 63 91"),
     ("reversal", "00 12 30 58 63 91 94"),
     ("sign_on", "00 12 63 91"),
-    ("sign_off", "00 12 63 91"),
-    ("echo", "00 63"),
-    ("unknown", "12 30 63 91"),
+    ("sign_off", "00 12 30 58 63 91"),
+    ("echo", "00 30 58 63"),
+    ("unknown", "12 30 58 63 91"),
 ];
 
 /// Counts by kind, and by operation and answer.

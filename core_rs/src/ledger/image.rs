@@ -214,6 +214,7 @@ impl Ledger {
     fn lists(&self, writer: &mut Writer<'_>) {
         writer.row(|row| self.rules.put(row));
         writer.close();
+        writer.section(self.usage.begun().iter(), |row, position| row.u64(*position));
         writer.section(self.usage.counters().iter(), |row, counter| counter.put(row));
         writer.section(self.holds.rows(), Holds::put);
         writer.section(self.batches.rows(), Batches::put);
@@ -272,6 +273,15 @@ impl Ledger {
             [self.registry.cards.rows().len(), self.registry.holders.rows().len(), self.registry.terminals.rows().len()];
         self.rules = reader.one("rules", Rules::take)?;
         let rules = &self.rules;
+        let last_position = self.position;
+        reader.section("beginnings of rules", |row| {
+            let position = row.u64().filter(|position| *position <= last_position)?;
+            self.usage.begin(position);
+            Some(())
+        })?;
+        if self.usage.begun().len() != rules.list().len() {
+            return Err("it does not say when each rule came into force".to_owned());
+        }
         let mut last = None;
         reader.section("counts", |row| {
             let counter = Counter::take(row, rules, holders)?;

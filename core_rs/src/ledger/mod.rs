@@ -358,33 +358,36 @@ impl Ledger {
         }
     }
 
-    /// What counted rules look at of a decision that was counted on this business date; `None` where it was not. A completion is
-    /// counted by its hold.
-    fn counted_today(&self, original: &Original) -> Option<Sale> {
+    /// What counted rules look at of a decision that was counted on this business date, and the position at which it was; `None` where
+    /// it was not. A completion is counted by its hold.
+    fn counted_today(&self, original: &Original) -> Option<(Sale, u64)> {
         let decided = &original.decided;
-        let counted_on = match decided.deed {
-            Deed::Completion => self.identities.get(self.identities.at(original.extra.original)?).business_date,
-            _ => decided.business_date,
+        let (counted_on, position) = match decided.deed {
+            Deed::Completion => {
+                let hold = self.identities.get(self.identities.at(original.extra.original)?);
+                (hold.business_date, hold.position())
+            }
+            _ => (decided.business_date, decided.position()),
         };
         if self.rules.list().is_empty() || counted_on != self.business_date {
             return None;
         }
         let category = self.registry.merchants[decided.merchant()].category;
         let is_purchase = matches!(decided.deed, Deed::Purchase | Deed::OfflineSale);
-        Some(self.sale_of(original.card, category, original.place.date(), decided.echo.time(), is_purchase))
+        Some((self.sale_of(original.card, category, original.place.date(), decided.echo.time(), is_purchase), position))
     }
 
     /// Gives back what was counted for a decision of this business date: an amount, and with the `whole` of it the count.
     fn give_use_back(&mut self, original: &Original, amount: u64, whole: bool) {
-        if let Some(sale) = self.counted_today(original) {
-            self.usage.give_back(&self.rules, &sale, amount, whole);
+        if let Some((sale, position)) = self.counted_today(original) {
+            self.usage.give_back(&self.rules, &sale, position, amount, whole);
         }
     }
 
     /// Counts an amount of a decision of this business date again that was given back.
     fn use_again(&mut self, original: &Original, amount: u64) {
-        if let Some(sale) = self.counted_today(original) {
-            self.usage.take_again(&self.rules, &sale, amount);
+        if let Some((sale, position)) = self.counted_today(original) {
+            self.usage.take_again(&self.rules, &sale, position, amount);
         }
     }
 
@@ -423,7 +426,7 @@ impl Ledger {
                 self.registry.terminals.row_mut(terminal).standing = *standing;
             }
             Command::Rules(rules) => {
-                self.usage.follow(&self.rules, rules);
+                self.usage.follow(&self.rules, rules, position);
                 self.rules = (**rules).clone();
             }
             Command::Pin { number, verification } => {

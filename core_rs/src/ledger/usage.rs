@@ -5,7 +5,7 @@
 //! day lies before yesterday.
 //!
 //! Always true here: a counter that stands at nothing is not there; every counter's rule is in force, is one that counts, and
-//! has been in force as long as the counter.
+//! has been in force as long as the counter: what was sold before is neither counted nor given back.
 
 use hashbrown::HashMap;
 
@@ -115,6 +115,8 @@ fn concerned<'r>(rules: &'r Rules, sale: &'r Sale) -> impl Iterator<Item = (Key,
 #[derive(Default)]
 pub struct Usage {
     counters: HashMap<Key, u64>,
+    /// The position at which each rule came into force, by its place in the list.
+    begun: Vec<u64>,
 }
 
 impl Usage {
@@ -143,11 +145,15 @@ impl Usage {
         }
     }
 
-    /// Takes back what was counted of a sale of this same business date: `amount` of it, and where it is undone `whole`, also that
-    /// it was made. What was counted before a rule came into force, or for another class of card, is no longer there: a counter
-    /// does not go below nothing.
-    pub fn give_back(&mut self, rules: &Rules, sale: &Sale, amount: u64, whole: bool) {
-        for (key, rule) in concerned(rules, sale) {
+    /// The counters that a sale of this position concerned already when it was made.
+    fn counted<'r>(&self, rules: &'r Rules, sale: &'r Sale, position: u64) -> Vec<(Key, &'r Rule)> {
+        concerned(rules, sale).filter(|(key, _)| self.begun[usize::from(key.rule())] < position).collect()
+    }
+
+    /// Takes back what was counted of a sale of this same business date, made at this position: `amount` of it, and where it is undone
+    /// `whole`, also that it was made. A counter does not go below nothing, for the card may have been of another class then.
+    pub fn give_back(&mut self, rules: &Rules, sale: &Sale, position: u64, amount: u64, whole: bool) {
+        for (key, rule) in self.counted(rules, sale, position) {
             let less = if rule.kind == RuleKind::DayMax { amount } else { u64::from(whole) };
             if let Some(used) = self.counters.get_mut(&key) {
                 *used = used.saturating_sub(less);
@@ -160,9 +166,9 @@ impl Usage {
 
     /// Counts an amount of a sale of this same business date again that [`Self::give_back`] took back: that it was made is counted
     /// still.
-    pub fn take_again(&mut self, rules: &Rules, sale: &Sale, amount: u64) {
-        for (key, _) in concerned(rules, sale).filter(|(_, rule)| rule.kind == RuleKind::DayMax) {
-            if amount > 0 {
+    pub fn take_again(&mut self, rules: &Rules, sale: &Sale, position: u64, amount: u64) {
+        for (key, rule) in self.counted(rules, sale, position) {
+            if rule.kind == RuleKind::DayMax && amount > 0 {
                 let used = self.counters.entry(key).or_insert(0);
                 *used = used.saturating_add(amount);
             }
@@ -175,13 +181,19 @@ impl Usage {
         self.counters.retain(|key, _| is_meal(key) && is_kept(key.day(), business_date));
     }
 
-    /// Other rules come into force: what was counted for a rule that stays as it was goes on, the rest is dropped.
-    pub fn follow(&mut self, before: &Rules, now: &Rules) {
+    /// Other rules come into force at this position: what was counted for a rule that stays as it was goes on, the rest is dropped.
+    pub fn follow(&mut self, before: &Rules, now: &Rules, position: u64) {
         let place = |rule: &Rule| {
             let place = now.list().binary_search_by_key(&rule.key(), Rule::key).ok()?;
             (now.list()[place] == *rule).then_some(place as u16)
         };
         let places: Vec<Option<u16>> = before.list().iter().map(place).collect();
+        let begun = std::mem::replace(&mut self.begun, vec![position; now.list().len()]);
+        for (place, begun) in places.iter().zip(begun) {
+            if let Some(place) = place {
+                self.begun[usize::from(*place)] = begun;
+            }
+        }
         let counters = std::mem::take(&mut self.counters);
         self.counters.extend(counters.into_iter().filter_map(|(key, used)| {
             let place = places[usize::from(key.rule())]?;
@@ -193,6 +205,16 @@ impl Usage {
     #[must_use]
     pub fn used(&self, holder: u32, place: u16, day: Option<Date>) -> u64 {
         self.counters.get(&Key::new(holder, place, day.unwrap_or(NO_DAY))).copied().unwrap_or(0)
+    }
+
+    /// The position at which each rule came into force, by its place in the list.
+    pub(super) fn begun(&self) -> &[u64] {
+        &self.begun
+    }
+
+    /// Puts in which position the next rule came into force.
+    pub(super) fn begin(&mut self, position: u64) {
+        self.begun.push(position);
     }
 
     /// All counters, in the order of holders, rules and days.
@@ -210,7 +232,7 @@ impl Usage {
     /// Bytes held.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.counters.allocation_size()
+        self.counters.allocation_size() + self.begun.capacity() * size_of::<u64>()
     }
 }
 
@@ -234,6 +256,16 @@ mod tests {
         Rules::new(list.to_vec()).unwrap()
     }
 
+    /// Nothing used yet, under rules that came into force at position 10.
+    fn unused(rules: &Rules) -> Usage {
+        let mut usage = Usage::default();
+        usage.follow(&Rules::default(), rules, 10);
+        usage
+    }
+
+    /// A sale's position, after the rules came into force.
+    const MADE: u64 = 11;
+
     /// The image of what is used, which comes back the same.
     fn image(usage: &Usage, rules: &Rules) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -254,7 +286,7 @@ mod tests {
             Rule { category: Some(Category::Shop), ..Rule::new(RuleKind::DayMax, 300) },
             Rule { class: STUDENT, category: Some(Category::Canteen), ..Rule::new(RuleKind::DayCount, 2) },
         ]);
-        let mut usage = Usage::default();
+        let mut usage = unused(&rules);
         let shop = Sale { category: Category::Shop, ..SALE };
         let hold = Sale { is_purchase: false, ..SALE };
         assert_eq!(usage.would_exceed(&rules, &SALE, 1_000), None);
@@ -287,7 +319,7 @@ mod tests {
     fn a_meal_is_counted_on_the_day_on_which_it_began() {
         let (lunch, night) = (meal(660, 810, 1), meal(22 * 60, 2 * 60, 2));
         let rules = rules(&[lunch, night]);
-        let mut usage = Usage::default();
+        let mut usage = unused(&rules);
         let at = |days: u16, time: u32| Sale { date: Date(TODAY.0 + days), time, ..SALE };
         usage.add(&rules, &at(0, 110_000), 5, TODAY);
         assert_eq!(usage.would_exceed(&rules, &at(0, 132_959), 1), Some(Exceeded::Count));
@@ -318,27 +350,27 @@ mod tests {
     #[test]
     fn what_is_given_back_may_be_used_again() {
         let rules = rules(&[Rule::new(RuleKind::DayMax, 1_000), Rule::new(RuleKind::DayCount, 1), meal(660, 810, 1)]);
-        let mut usage = Usage::default();
+        let mut usage = unused(&rules);
         let used = |usage: &Usage| [usage.used(7, 0, None), usage.used(7, 1, None), usage.used(7, 2, Some(TODAY))];
         usage.add(&rules, &SALE, 600, TODAY);
         assert_eq!(used(&usage), [600, 1, 1]);
-        usage.give_back(&rules, &SALE, 200, false);
+        usage.give_back(&rules, &SALE, MADE, 200, false);
         assert_eq!(used(&usage), [400, 1, 1]);
         assert_eq!(usage.would_exceed(&rules, &SALE, 600), Some(Exceeded::Count));
-        usage.give_back(&rules, &SALE, 400, true);
+        usage.give_back(&rules, &SALE, MADE, 400, true);
         assert!(image(&usage, &rules).is_empty(), "a counter at nothing is none");
         assert_eq!(usage.would_exceed(&rules, &SALE, 1_000), None);
         usage.add(&rules, &SALE, 600, TODAY);
-        usage.give_back(&rules, &SALE, 200, false);
-        usage.take_again(&rules, &SALE, 200);
+        usage.give_back(&rules, &SALE, MADE, 200, false);
+        usage.take_again(&rules, &SALE, MADE, 200);
         assert_eq!(used(&usage), [600, 1, 1]);
-        usage.give_back(&rules, &SALE, 600, true);
+        usage.give_back(&rules, &SALE, MADE, 600, true);
         // More than there is, or from another holder, goes to nothing and no further.
         usage.add(&rules, &SALE, 100, TODAY);
-        usage.give_back(&rules, &Sale { holder: 8, ..SALE }, 100, true);
+        usage.give_back(&rules, &Sale { holder: 8, ..SALE }, MADE, 100, true);
         assert_eq!(used(&usage), [100, 1, 1]);
-        usage.give_back(&rules, &SALE, 101, true);
-        usage.give_back(&rules, &SALE, 1, true);
+        usage.give_back(&rules, &SALE, MADE, 101, true);
+        usage.give_back(&rules, &SALE, MADE, 1, true);
         assert_eq!(used(&usage), [0; 3]);
         // Beyond what a number holds it stays at the end.
         usage.add(&rules, &SALE, u64::MAX, TODAY);
@@ -363,13 +395,13 @@ mod tests {
             (Rule::new(RuleKind::DayMax, 1_000), Rule { category: Some(Category::Shop), ..Rule::new(RuleKind::DayMax, 9) });
         let (count, lunch) = (Rule::new(RuleKind::DayCount, 5), meal(660, 810, 2));
         let before = rules(&[day, count, lunch]);
-        let mut usage = Usage::default();
+        let mut usage = unused(&before);
         usage.add(&before, &SALE, 600, TODAY);
         usage.add(&before, &Sale { holder: 8, ..SALE }, 50, TODAY);
         // Other places in the list; the count's limit is another rule's now.
         let now = rules(&[shop, day, Rule { value: 6, ..count }, lunch]);
-        usage.follow(&before, &now);
-        let used = |holder: u32| {
+        usage.follow(&before, &now, 20);
+        let used = |usage: &Usage, holder: u32| {
             [
                 usage.used(holder, 0, None),
                 usage.used(holder, 1, None),
@@ -378,9 +410,18 @@ mod tests {
             ]
         };
         assert_eq!(now.list()[0], day);
-        assert_eq!((used(7), used(8)), ([600, 0, 0, 1], [50, 0, 0, 1]));
+        assert_eq!((used(&usage, 7), used(&usage, 8)), ([600, 0, 0, 1], [50, 0, 0, 1]));
         image(&usage, &now);
-        usage.follow(&now, &Rules::default());
+        // What was sold before a rule came into force was not counted by it, and is not given back to it.
+        let shops = Sale { category: Category::Shop, ..SALE };
+        usage.add(&now, &shops, 5, TODAY);
+        usage.give_back(&now, &shops, 15, 3, true);
+        assert_eq!(used(&usage, 7), [602, 5, 1, 1]);
+        usage.take_again(&now, &shops, 15, 3);
+        assert_eq!(used(&usage, 7), [605, 5, 1, 1]);
+        usage.give_back(&now, &shops, 25, 3, true);
+        assert_eq!(used(&usage, 7), [602, 2, 0, 0]);
+        usage.follow(&now, &Rules::default(), 30);
         assert!(image(&usage, &Rules::default()).is_empty());
     }
 

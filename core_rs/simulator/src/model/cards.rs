@@ -270,7 +270,7 @@ impl Model {
                 (changed, changed)
             }
             File::Rules(list) => {
-                let changed = self.rules.replace(list).iter().sum();
+                let changed = self.rules.replace(list, self.position + 1).iter().sum();
                 (changed, u64::from(changed > 0))
             }
         };

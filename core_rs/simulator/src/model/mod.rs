@@ -494,13 +494,14 @@ impl Model {
         }
     }
 
-    /// What the rules see of something that they have counted on this business date. A completion is counted by its hold.
-    fn counted_today(&self, identity: &Identity) -> Option<policy::Spending> {
+    /// What the rules see of something that they have counted on this business date, and the record with which they did. A completion is
+    /// counted by its hold.
+    fn counted_today(&self, identity: &Identity) -> Option<(policy::Spending, u64)> {
         let decided = self.decisions.get(identity)?;
         let deed = decided.deed.as_ref()?;
         let counted = match deed.kind {
-            Kind::Completion => self.decisions.get(self.numbers.get(&deed.about)?)?.day,
-            _ => decided.day,
+            Kind::Completion => self.decisions.get(self.numbers.get(&deed.about)?)?,
+            _ => decided,
         };
         let card = self.cards.get(&deed.card)?;
         let spending = policy::Spending {
@@ -511,20 +512,20 @@ impl Model {
             time: decided.time,
             is_purchase: matches!(deed.kind, Kind::Purchase | Kind::OfflineSale),
         };
-        (counted == self.day).then_some(spending)
+        (counted.day == self.day).then_some((spending, counted.position))
     }
 
     /// Gives back what the rules have counted of something that was done on this business date.
     fn give_use_back(&mut self, identity: &Identity, amount: i64, whole: bool) {
-        if let Some(spending) = self.counted_today(identity) {
-            self.rules.give_back(&spending, amount, whole);
+        if let Some((spending, position)) = self.counted_today(identity) {
+            self.rules.give_back(&spending, position, amount, whole);
         }
     }
 
     /// Counts again what was given back.
     fn use_again(&mut self, identity: &Identity, amount: i64) {
-        if let Some(spending) = self.counted_today(identity) {
-            self.rules.use_again(&spending, amount);
+        if let Some((spending, position)) = self.counted_today(identity) {
+            self.rules.use_again(&spending, position, amount);
         }
     }
 

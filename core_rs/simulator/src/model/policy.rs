@@ -99,14 +99,18 @@ pub(super) struct Spending {
 #[derive(Clone, Default)]
 pub(super) struct Rules {
     list: Vec<Rule>,
+    /// The record that put each of them into force.
+    begun: Vec<u64>,
     /// By the rule's place, the holder, and for a meal the day on which it began.
     used: BTreeMap<(usize, String, Day), i64>,
 }
 
 impl Rules {
-    /// Other rules come into force. Gives how many are new, have another value, are gone.
-    pub(super) fn replace(&mut self, list: &[Rule]) -> [u64; 3] {
+    /// Other rules come into force with this record. Gives how many are new, have another value, are gone.
+    pub(super) fn replace(&mut self, list: &[Rule], position: u64) -> [u64; 3] {
         let before = std::mem::replace(&mut self.list, list.to_vec());
+        let begun = |rule: &Rule| before.iter().position(|other| other == rule).map_or(position, |place| self.begun[place]);
+        self.begun = list.iter().map(begun).collect();
         let places: Vec<Option<usize>> = before.iter().map(|rule| list.iter().position(|other| other == rule)).collect();
         let used = std::mem::take(&mut self.used);
         self.used =
@@ -191,9 +195,14 @@ impl Rules {
         }
     }
 
+    /// Those that counted it when it was spent, with this record.
+    fn counted(&self, spending: &Spending, position: u64) -> Vec<(usize, &'static str, Day)> {
+        self.counting(spending).into_iter().filter(|(place, ..)| self.begun[*place] < position).collect()
+    }
+
     /// Something spent is given back: so much of it and, where it is undone as a `whole`, that it was spent.
-    pub(super) fn give_back(&mut self, spending: &Spending, amount: i64, whole: bool) {
-        for (place, kind, day) in self.counting(spending) {
+    pub(super) fn give_back(&mut self, spending: &Spending, position: u64, amount: i64, whole: bool) {
+        for (place, kind, day) in self.counted(spending, position) {
             let less = if kind == "day_max" { amount } else { i64::from(whole) };
             if let Some(used) = self.used.get_mut(&(place, spending.holder.clone(), day)) {
                 *used = (*used - less).max(0);
@@ -202,8 +211,8 @@ impl Rules {
     }
 
     /// An amount that was given back is spent after all.
-    pub(super) fn use_again(&mut self, spending: &Spending, amount: i64) {
-        for (place, _, day) in self.counting(spending).into_iter().filter(|(_, kind, _)| *kind == "day_max") {
+    pub(super) fn use_again(&mut self, spending: &Spending, position: u64, amount: i64) {
+        for (place, _, day) in self.counted(spending, position).into_iter().filter(|(_, kind, _)| *kind == "day_max") {
             *self.used.entry((place, spending.holder.clone(), day)).or_default() += amount;
         }
     }
