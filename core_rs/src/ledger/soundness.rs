@@ -7,11 +7,15 @@
 use std::collections::BTreeMap;
 
 use super::Ledger;
+use super::batches::Totals;
 use super::identities::{Deed, Place, Remembered, State};
 use super::response::Response;
 
 /// The highest amount that can have been moved or held by one decision, in fen: DE4 as the highest ceiling lets it pass.
 const AMOUNT_MAX: u64 = u32::MAX as u64;
+
+/// The highest total of a batch that a message has digits for, in fen: DE86 to 89.
+const TOTAL_MAX: u64 = 9_999_999_999_999_999;
 
 impl Ledger {
     /// Whether what stands could stand.
@@ -33,11 +37,22 @@ impl Ledger {
         }
         let is_past = |position: u64| (1..=self.position).contains(&position);
         let mut positions = self.holds.rows().map(|(position, _)| position).chain(self.loans.rows().map(|(_, loan)| loan.position));
-        if !positions.all(is_past) {
+        if !positions.all(is_past) || !self.are_batches_sound() {
             return false;
         }
         let remembered_holds = self.holds.rows().filter(|&(position, _)| self.identities.at(position).is_some()).count();
         holds == remembered_holds && self.is_hotlist_sound()
+    }
+
+    /// Whether batches count no more than was decided, and no more than there are digits for.
+    fn are_batches_sound(&self) -> bool {
+        let is_possible = |totals: Totals| {
+            totals.rows().iter().all(|total| {
+                total.number <= self.position && total.amount <= total.number.saturating_mul(AMOUNT_MAX).min(TOTAL_MAX)
+            })
+        };
+        let open = self.registry.terminals.rows().iter().map(|terminal| terminal.totals);
+        open.chain(self.batches.rows().map(|(_, (totals, _))| totals)).all(is_possible)
     }
 
     /// Adds to what a sale's refunds gave: of DE4, to the cash purse, to the subsidy purse.
