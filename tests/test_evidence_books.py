@@ -105,7 +105,7 @@ class Story:
             self.books,
             self.position,
             record,
-            {"business_date": self.books.business_date, "movements": movements(moved), **names, **(ledger or {})},
+            {"business_date": self.books.business_date or DATE, "movements": movements(moved), **names, **(ledger or {})},
         )
         self.messages[name], self.positions[name] = message, self.position
 
@@ -471,6 +471,30 @@ def test_what_no_switch_writes_is_found(words: str, steps: list[Step]) -> None:
     story = Story()
     for step in steps[:-1]:
         step(story)
+    with pytest.raises(Fault, match=words):
+        steps[-1](story)
+
+
+LATER: list[tuple[str | None, list[Step]]] = [
+    # What was undone before the report begins, and what is above a highest amount that was set before.
+    (None, [tell("card_report"), declined("purchase", "12")]),
+    (None, [tell("card_report"), declined("purchase", "13", amount=7000)]),
+    (None, [tell("card_report"), declined("purchase", "13", amount=0)]),
+    ("should be answered 13", [tell("card_report"), declined("purchase", "41", amount=0)]),
+    ("should be answered 41", [tell("card_report"), declined("purchase", "51")]),
+    ("for which there is no reason", [declined("event", "12", card=None, ledger={"holder": None})]),
+]
+
+
+@pytest.mark.parametrize(("words", "steps"), LATER)
+def test_what_was_before_the_beginning_may_be_the_reason(words: str | None, steps: list[Step]) -> None:
+    story = Story()
+    story.books = Books(complete=False, first=FIRST)
+    for step in steps[:-1]:
+        step(story)
+    if words is None:
+        steps[-1](story)
+        return
     with pytest.raises(Fault, match=words):
         steps[-1](story)
 

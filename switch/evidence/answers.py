@@ -65,31 +65,36 @@ def check_terminal(books: Books, taken: Taken) -> None:
 def check_response(books: Books, taken: Taken) -> None:
     """Hold the response against the first reasons in their order; and no response is one that has no reason."""
     response = taken.said["response"]
+    possible = POSSIBLE[taken.kind].split()
     if taken.message in books.reversed_before:
         if response != "12":
             raise Fault("it decides otherwise than 12 what was undone before it came")
+        return
+    if not books.complete and response == "12" and response in possible:
+        # It may have been undone before the report begins.
         return
     excluded: set[str] = set()
     for reason in (_amount_reason, _card_reason):
         due, others = reason(books, taken)
         if due is not None and response != due:
             raise Fault(f"a {taken.kind} should be answered {due}, and is answered {response}")
-        if due is not None:
-            return
         excluded |= others
-    if books.complete and taken.kind in {*SPENT, "load", "offline_sale"}:
+        if due is not None or (response == "13" and response not in excluded):
+            return
+    if taken.kind in {*SPENT, "load", "offline_sale"}:
         excluded.add("12")
-    if response in excluded or response not in POSSIBLE[taken.kind].split():
+    if response in excluded or response not in possible:
         raise Fault(f"a {taken.kind} is answered {response}, for which there is no reason")
 
 
 def _amount_reason(books: Books, taken: Taken) -> tuple[str | None, set[str]]:
     if taken.kind not in MONEY - {"void"}:
         return None, {"13"}
+    if taken.amount == 0 and taken.kind != "completion":
+        return "13", {"13"}
     if books.amount_max is None:
         return None, set()
-    is_wrong = taken.amount > books.amount_max or (taken.amount == 0 and taken.kind != "completion")
-    return ("13" if is_wrong else None), {"13"}
+    return ("13" if taken.amount > books.amount_max else None), {"13"}
 
 
 def _card_reason(books: Books, taken: Taken) -> tuple[str | None, set[str]]:
