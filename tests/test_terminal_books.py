@@ -174,6 +174,22 @@ def test_a_reading_that_the_switch_has_forgotten_begins_again_from_the_version_h
     assert (hotlist.version, hotlist.cards, hotlist.reading) == (5, {"1", "2", "3", "4"}, False)
 
 
+def test_a_copy_of_a_version_that_the_switch_does_not_have_is_in_force_until_the_whole_list_is_there() -> None:
+    hotlist = Hotlist()
+    take(hotlist, 9, "+1", "+2")
+    stale = hotlist.next()
+    hotlist.unknown(stale)
+    assert (hotlist.reading, hotlist.next(), hotlist.cards, hotlist.version) == (True, {"50": "0000000000"}, {"1", "2"}, 9)
+    hotlist.unknown(stale)
+    hotlist.unknown(hotlist.next())
+    take(hotlist, 4, "+2", more=True)
+    assert (hotlist.next(), hotlist.cards) == ({"50": "0000000000", "51": "2"}, {"1", "2"})
+    take(hotlist, 4, "+3")
+    assert (hotlist.version, hotlist.cards, hotlist.reading) == (4, {"2", "3"}, False)
+    take(hotlist, 5, "-3")
+    assert (hotlist.version, hotlist.cards) == (5, {"2"})
+
+
 def test_copies_follow_a_list_that_changes_under_them(chance: random.Random) -> None:
     """Against a list that remembers all its versions, and forgets readings as a switch that starts again would."""
     listed: set[str] = set()
