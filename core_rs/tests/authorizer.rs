@@ -202,6 +202,25 @@ fn a_running_switch_does_not_follow_a_clock_that_is_far_ahead() {
 }
 
 #[test]
+fn no_hold_lapses_by_a_clock_that_is_not_followed() {
+    let (mut authorizer, _) = signed_on();
+    let tap = "terminal_id,merchant_id,kind,zone,key\nWATER006,M-SHOP,water,,00000000000000000000000000000006\n";
+    import(&mut authorizer, NOON, "tap.csv", tap.as_bytes()).expect("a good file");
+    let mut tap = Terminal::new("WATER006", 6);
+    tap.sign_on(&mut authorizer, 1);
+    let hold = ask(&mut authorizer, &tap.draft(100, 10).with(2, "1001").with(3, "000000").with(4, "300"), Some(tap.key()));
+    assert_eq!(hold.purses(), Some([700, 500]));
+    for jump in [CUTOVER_DAYS_MAX + 1, 365] {
+        authorizer.keep_date(NOON + u64::from(jump) * DAY);
+        assert_eq!(authorizer.ledger().holds().count(), 1, "{jump} days ahead");
+    }
+    authorizer.keep_date(NOON + DAY - 1);
+    assert_eq!(authorizer.ledger().holds().count(), 1);
+    authorizer.keep_date(NOON + DAY);
+    assert_eq!(authorizer.ledger().holds().count(), 0);
+}
+
+#[test]
 fn a_start_far_ahead_of_the_business_date_must_be_confirmed() {
     let (authorizer, _) = signed_on();
     let at = |days: u16, accept_date: Option<&str>| {

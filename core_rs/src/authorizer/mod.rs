@@ -223,15 +223,16 @@ impl<L: Log> Authorizer<L> {
     }
 
     /// Moves the business date on where the campus's calendar has. A clock set back changes nothing, and one that is more than
-    /// [`CUTOVER_DAYS_MAX`] ahead is not followed: the date could never be taken back. [`Self::clock_ahead_days`] tells.
+    /// [`CUTOVER_DAYS_MAX`] ahead is not followed: the date could never be taken back, nor could the holds that it lets lapse.
+    /// [`Self::clock_ahead_days`] tells.
     pub fn keep_date(&mut self, now: Timestamp) {
         let ahead = self.calendar.date(now).0.saturating_sub(self.ledger.business_date().0);
         let is_first = self.ledger.business_date() == NO_DATE;
         self.clock_ahead_days = if ahead > CUTOVER_DAYS_MAX && !is_first { ahead } else { 0 };
-        if ahead > 0 && self.clock_ahead_days == 0 {
+        if self.clock_ahead_days == 0 {
             self.move_date(now);
+            self.let_lapse(now);
         }
-        self.let_lapse(now);
     }
 
     /// Ends the holds that have lasted as long as they may, some at a time.

@@ -2,7 +2,7 @@
 //!
 //! Always true here: what is held of a holder is the sum of the holder's open holds. Holds stand in the order of their
 //! transaction numbers, which is that of their moments unless the clock was set back; only the first is looked at when one is
-//! sought that has lasted long enough, so a clock that jumped delays a lapse and never hastens one.
+//! sought that has lasted long enough, so a clock that was set back delays a lapse and never hastens one.
 
 use std::collections::BTreeMap;
 
