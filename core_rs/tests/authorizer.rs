@@ -221,6 +221,28 @@ fn no_hold_lapses_by_a_clock_that_is_not_followed() {
 }
 
 #[test]
+fn an_advice_that_was_given_to_a_person_is_not_posted_when_its_day_comes() {
+    let (mut authorizer, till) = signed_on();
+    let days = |days: u64| NOON + days * DAY;
+    let sold = |mti: u16| Draft { mti, ..till.purchase(10, "1001", 100).with(13, "1126") };
+    assert_eq!(ask(&mut authorizer, &sold(220), Some(till.key())).code(), "12");
+    // By then the day on which it was written down may be forgotten.
+    for (today, mti) in [(0, 221), (3, 221), (4, 220), (6, 221), (9, 221)] {
+        authorizer.keep_date(days(today));
+        assert_eq!(ask_in_vain(&mut authorizer, &sold(mti), Some(till.key())).code(), "12", "day {today}");
+    }
+    // Another one is posted, even if the terminal did not count its STANs on; and of two that are too late both are written down.
+    assert_eq!(ask(&mut authorizer, &sold(220).with(4, "200"), Some(till.key())).code(), "00");
+    for amount in ["300", "400"] {
+        let late = sold(220).with(13, "1101").with(4, amount);
+        assert_eq!(ask(&mut authorizer, &late, Some(till.key())).code(), "12");
+        assert_eq!(ask_in_vain(&mut authorizer, &late, Some(till.key())).code(), "12");
+    }
+    assert_eq!(authorizer.log().records.len() as u64, authorizer.ledger().position());
+    restarted(&authorizer);
+}
+
+#[test]
 fn a_start_far_ahead_of_the_business_date_must_be_confirmed() {
     let (authorizer, _) = signed_on();
     let at = |days: u16, accept_date: Option<&str>| {

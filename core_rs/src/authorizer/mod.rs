@@ -414,6 +414,11 @@ impl<L: Log> Authorizer<L> {
         if !window.contains(&needs.identity.date) || !window.contains(&original_date) {
             return self.too_late(now, inbound, &needs, &particulars);
         }
+        if is_advice(operation) && self.ledger.is_late_known(needs.identity, needs.content) {
+            // It was dated ahead of its day, and has been given to a person to post. Now that its day has come, the switch must not post
+            // it as well.
+            return Verdict::Plain(Response::InvalidTransaction);
+        }
         let card = needs.content.card();
         match (operation, &particulars) {
             (Operation::Balance, _) => return self.balance(needs.content),
@@ -487,8 +492,7 @@ impl<L: Log> Authorizer<L> {
     /// A message dated outside the window. What it tells of as an advice has happened, so it is written down for a person, once.
     #[cold]
     fn too_late(&mut self, now: Timestamp, inbound: &Inbound<'_>, needs: &Needs, particulars: &Particulars<'_>) -> Verdict {
-        let is_advice = matches!(inbound.operation, Operation::OfflineSale | Operation::Completion | Operation::Advice);
-        if is_advice && !self.ledger.is_late_known(needs.identity) {
+        if is_advice(inbound.operation) && !self.ledger.is_late_known(needs.identity, needs.content) {
             if !self.has_room() {
                 return Verdict::Plain(Response::Unavailable);
             }
@@ -596,6 +600,12 @@ fn say_privately(ledger: &Ledger, remembered: &Remembered, place: Place, private
             }
         }
     }
+}
+
+/// Whether an operation tells of what has happened already.
+#[inline]
+fn is_advice(operation: Operation) -> bool {
+    matches!(operation, Operation::OfflineSale | Operation::Completion | Operation::Advice)
 }
 
 /// Whether an operation needs nothing but what nearly all do, where there is no DE48.
