@@ -218,6 +218,15 @@ fn no_hold_lapses_by_a_clock_that_is_not_followed() {
     assert_eq!(authorizer.ledger().holds().count(), 1);
     authorizer.keep_date(NOON + DAY);
     assert_eq!(authorizer.ledger().holds().count(), 0);
+    // One that was made meanwhile does not wait for its moment, nor keep those behind it: it lapses with the next one.
+    let draft = |stan: u32| tap.draft(100, stan).with(2, "1001").with(3, "000000").with(4, "100");
+    for (stan, now) in [(11, NOON + 365 * DAY), (12, NOON + DAY)] {
+        assert_eq!(ask_frame(&mut authorizer, now, &draft(stan).frame(Some(tap.key()))).code(), "00");
+    }
+    authorizer.keep_date(NOON + 2 * DAY - 1);
+    assert_eq!(authorizer.ledger().holds().count(), 2);
+    authorizer.keep_date(NOON + 2 * DAY);
+    assert_eq!(authorizer.ledger().holds().count(), 0);
 }
 
 #[test]

@@ -72,10 +72,18 @@ impl Model {
         Ok(Effect { deed: Some(done), ..Effect::default() })
     }
 
-    /// Whether a hold has lasted as long as it may. The oldest is looked at, by transaction number.
+    /// The oldest hold by transaction number, where it has lasted as long as it may: by its own moment, or if that is still to come by that
+    /// of the next one.
     fn due(&self, now: u64) -> Option<u64> {
-        let (number, hold) = self.holds.first_key_value()?;
-        (hold.at + u64::from(self.limits.hold_hours) * HOUR <= now).then_some(*number)
+        for hold in self.holds.values() {
+            if hold.at + u64::from(self.limits.hold_hours) * HOUR <= now {
+                return self.holds.keys().next().copied();
+            }
+            if hold.at <= now {
+                break;
+            }
+        }
+        None
     }
 
     /// The clock was looked at, and so many holds lapsed. `None`: more were due, or fewer; but for a journal without room, and by a
