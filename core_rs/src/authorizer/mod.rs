@@ -415,8 +415,8 @@ impl<L: Log> Authorizer<L> {
             return self.too_late(now, inbound, &needs, &particulars);
         }
         if is_advice(operation) && self.ledger.is_late_known(needs.identity, needs.content) {
-            // It was dated ahead of its day, and has been given to a person to post. Now that its day has come, the switch must not post
-            // it as well.
+            // It was dated ahead of its day, and has been given to a person to post. Now that its day has come, the switch must not
+            // post it as well.
             return Verdict::Plain(Response::InvalidTransaction);
         }
         let card = needs.content.card();

@@ -1,9 +1,9 @@
 //! The open holds: which part of whose cash purse is kept back, and since when.
 //!
 //! Always true here: what is held of a holder is the sum of the holder's open holds. Holds stand in the order of their
-//! transaction numbers, which is that of their moments unless the clock was wrong, and lapse in it. Only the first is looked at when
-//! one is sought that has lasted long enough. But one whose moment is still to come was made while the clock was ahead: how old it
-//! is nobody knows, only that it is older than the next one, and so it lapses when that may.
+//! transaction numbers, which is that of their moments unless the clock was wrong, and lapse in it. Only the first is looked at
+//! when one is sought that has lasted long enough. But one whose moment is still to come was made while the clock was ahead: how
+//! old it is nobody knows, only that it is older than the next one, and so it lapses when that may.
 
 use std::collections::BTreeMap;
 

@@ -132,7 +132,7 @@ pub struct Ledger {
     pins: Pins,
     presence: Presence,
     loans: Loans,
-    /// Advices that came dated outside the window, with the business date on which each was written down: each is written down once.
+    /// Advices that came dated outside the window, with the business date on which each was written down: each is so once.
     late: BTreeMap<Late, Date>,
 }
 
