@@ -62,9 +62,9 @@ class Core:
     def drain(self) -> bool:
         """Read what has arrived, take nothing more, answer. To be called until True: all is durable and taken."""
     def import_csv(self, name: str, content: bytes) -> bytes:
-        """Import a file of merchants, terminals, cards, PINs or rules: all of it or, with CoreError naming line and field, nothing.
+        """Import a file of merchants, terminals, standings, cards, PINs or rules: all of it or nothing.
 
-        JSON: {"file", "kind", "rows", "added", "changed", "unchanged", "removed", "position"}.
+        Raises CoreError naming line and field. JSON: {"file", "kind", "rows", "added", "changed", "unchanged", "removed", "position"}.
         It is durable once `durable` reaches "position".
         """
     def show(self, kind: str, identifier: str) -> bytes | None:

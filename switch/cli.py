@@ -92,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
         "--accept-date", metavar="YYYY-MM-DD", help="confirm today's campus date, where a start asks for it after a long closure"
     )
     load = add(
-        "import", _import, "Import merchants, terminals, cards, PINs or rules from CSV files, into the running switch or before its start."
+        "import",
+        _import,
+        "Import merchants, terminals, their standings, cards, PINs or rules from CSV files, into the running switch or before its start.",
     )
     load.add_argument("files", metavar="FILE.csv", type=Path, nargs="+")
     check = add("verify", _verify, "Check the whole journal of a switch that is not running.", config=False)

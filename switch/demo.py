@@ -6,9 +6,9 @@ production. Every one of the 230 terminals has its own TCP connection, key and s
 moment whether the switch is quick or not, one at a time at a terminal, late ones in a queue. A small share is sent twice, repeated
 or reversed on purpose. Folder, processes and verdict are `switch.trial`'s, the text at the end `switch.demo_report`'s.
 
-Always true here: the demonstration succeeds only if nothing unexpected was answered, every merchant's and every card's sum is the same
-by the terminals' own count, in a ledger replayed from the journal and in PostgreSQL, the switch drained and ended with 0, and its journal
-verifies.
+Always true here: the demonstration succeeds only if nothing unexpected was answered, every merchant's, every card's and the cash desk's sum
+is the same by the terminals' own count, in a ledger replayed from the journal and in PostgreSQL, the switch drained and ended with 0, and
+its journal verifies.
 """
 
 import datetime

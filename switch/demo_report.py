@@ -75,8 +75,9 @@ def report(campus: Campus, tally: Tally, books: Books, problems: Sequence[str]) 
         lines += [f"  and {len(problems) - len(shown):,} more."] if len(problems) > len(shown) else []
     else:
         lines.append(
-            f"Terminals, ledger and PostgreSQL agree to the fen, merchant by merchant ({len(campus.merchants)}) and card by card"
-            f" ({len(campus.cards):,}), at journal position {books.position:,}; the switch drained and ended, its journal verifies."
+            f"Terminals, ledger and PostgreSQL agree to the fen, merchant by merchant ({len(campus.merchants)}), card by card"
+            f" ({len(campus.cards):,}) and at the cash desk, at journal position {books.position:,}; the switch drained and ended, its"
+            " journal verifies."
         )
     return "\n".join(lines)
 

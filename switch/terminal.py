@@ -139,12 +139,14 @@ class Terminal:
 
     async def read_hotlist(self) -> Hotlist:
         """Reads all pieces; the terminal's copy is then that of the switch at the first piece. Raises `Refused`."""
+        hotlist = self.protocol.hotlist
         while True:
             reply = await self.exchange(self.protocol.read_hotlist(self._now()))
-            if not reply.approved:
+            begins_anew = reply.code == "30" and hotlist.reading
+            if not (reply.approved or begins_anew):
                 raise Refused(reply)
-            if not self.protocol.hotlist.reading:
-                return self.protocol.hotlist
+            if not hotlist.reading:
+                return hotlist
 
     async def close_batch(self, totals: Totals | None = None) -> Reply:
         """Closes the open batch by the terminal's own totals, or by others. The reply 95 has those of the switch."""

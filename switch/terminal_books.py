@@ -171,6 +171,7 @@ class Hotlist:
         self.cards: AbstractSet[str] = frozenset()
         self.reading = False
         """A reading has begun and is not over: there is more to ask for."""
+        self._reads_whole = False
         self._begin()
 
     def _begin(self) -> None:
@@ -178,41 +179,56 @@ class Hotlist:
         self._after: str | None = None
         self._changes: dict[str, str] = {}
 
+    @property
+    def _held(self) -> tuple[int, AbstractSet[str]]:
+        """The version and the cards from which a reading goes on."""
+        return (0, frozenset()) if self._reads_whole else (self.version, self.cards)
+
     def next(self) -> dict[str, str]:
         """The sub-elements that ask for what comes next."""
-        return {"50": f"{self.version:010}", **({"51": self._after} if self._after is not None else {})}
+        return {"50": f"{self._held[0]:010}", **({"51": self._after} if self._after is not None else {})}
+
+    def unknown(self, asked: Mapping[str, str]) -> None:
+        """The switch was set back and does not have the version that was asked for (30): the whole list is to be read.
+
+        Until it is there, `cards` stay as they are. Nothing changes where version 0 was asked for.
+        """
+        if asked == self.next() and self._held[0]:
+            self._begin()
+            self._reads_whole = self.reading = True
 
     def take(self, asked: Mapping[str, str], piece: HotlistPiece) -> None:
         """A piece, and the sub-elements that asked for it. Raises `ProtocolViolation`, and then nothing of it is taken."""
         if asked != self.next():
             # The answer to a request of another reading, which is over.
             return
-        self._check(piece)
-        self.reading = True
         if self._reached is not None and piece.version != self._reached:
-            # The switch started again meanwhile and knows nothing of this reading: its pieces do not fit together.
+            # The switch started again meanwhile and knows nothing of this reading: it says version 0, and that this is all.
             self._begin()
             return
+        self._check(piece)
+        self.reading = True
         self._reached = piece.version
         self._changes |= {number: sign for sign, number in piece.changes}
         if piece.more:
             self._after = piece.changes[-1][1]
             return
         added = {number for number, sign in self._changes.items() if sign == "+"}
-        self.cards = (self.cards | added) - (self._changes.keys() - added)
+        self.cards = (self._held[1] | added) - (self._changes.keys() - added)
         self.version = piece.version
-        self.reading = False
+        self.reading = self._reads_whole = False
         self._begin()
 
     def _check(self, piece: HotlistPiece) -> None:
         after = [] if self._after is None else [_place(self._after)]
         places = [*after, *(_place(number) for _, number in piece.changes)]
-        if piece.version < self.version or (piece.more and not piece.changes):
-            raise ProtocolViolation(f"a piece of the hotlist that goes back or nowhere: version {piece.version} after {self.version}")
+        version, cards = self._held
+        if piece.version < version or (piece.more and not piece.changes):
+            raise ProtocolViolation(f"a piece of the hotlist that goes back or nowhere: version {piece.version} after {version}")
         if any(later <= earlier for earlier, later in pairwise(places)):
             raise ProtocolViolation("a piece of the hotlist whose cards are not in their order")
-        if any((sign == "+") == (number in self.cards) for sign, number in piece.changes):
-            raise ProtocolViolation(f"a piece of the hotlist that changes nothing for a card: since version {self.version}")
+        if any((sign == "+") == (number in cards) for sign, number in piece.changes):
+            raise ProtocolViolation(f"a piece of the hotlist that changes nothing for a card: since version {version}")
 
 
 def _place(card_number: str) -> tuple[int, int]:

@@ -494,6 +494,8 @@ class TerminalProtocol:
         elif before is None or before.code in _NOT_REMEMBERED_RESPONSES:
             if reply.approved:
                 self._granted(request, reply)
+            elif request.reads_hotlist and reply.code == "30":
+                self.hotlist.unknown(sub_elements(request.fields["48"]))
             request.reply = reply
         request.answers += 1
         if request.answers >= request.sent:

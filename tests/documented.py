@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 
-from switch.dialect import MAC_BYTES, MacKey, ProtocolViolation, decode, session_keys, sign_on_key
+from switch.dialect import MAC_BYTES, MacKey, decode, session_keys, sign_on_key
 
 ROOT: Final = Path(__file__).parent.parent
 PROTOCOL: Final = (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -40,6 +40,11 @@ def section(page: str, title: str) -> str:
     match = re.search(rf"^(#+) {re.escape(title)}\n((?:.*\n)*?)(?=^#{{1,2}} |\Z)", page, re.MULTILINE)
     assert match is not None, f"there is no section {title!r}"
     return match[2]
+
+
+def own_text(page: str, title: str) -> str:
+    """What stands under a heading, without what stands under headings below it or behind it."""
+    return section(page, title).partition("\n###")[0]
 
 
 def rows(text: str) -> list[list[str]]:
@@ -161,19 +166,6 @@ def _exchanges() -> Iterator[Exchange]:
 
 STORY: Final = sorted(_exchanges(), key=lambda exchange: (exchange.request.fields["12"], exchange.request.fields["11"]))
 """All of them in the order in which they happened."""
-
-
-def sub_elements_in_order(text: str) -> list[tuple[str, str]]:
-    """The sub-elements of DE48, those that are there several times too. Raises `ProtocolViolation` where they do not fit."""
-    found: list[tuple[str, str]] = []
-    at = 0
-    while at < len(text):
-        length = text[at + 2 : at + 4]
-        if not length.isdigit() or len(text) < at + 4 + int(length):
-            raise ProtocolViolation(f"DE48 is malformed at character {at}")
-        found.append((text[at : at + 2], text[at + 4 : at + 4 + int(length)]))
-        at += 4 + int(length)
-    return found
 
 
 # --- the PIN block ---

@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 from hypothesis.internal.conjecture.engine import ConjectureRunner
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, initialize, multiple, rule, run_state_machine_as_test
 
+from switch import evidence
 from switch._core import Replica
 from switch.dialect import FrameBuffer, decode, frame
 from switch.terminal_books import Hotlist
@@ -696,9 +697,20 @@ def _all_books_agree(world: World) -> None:
     held = {(kind, owner): balance for _, kind, owner, balance, _ in json.loads(replica.accounts()) if balance}
     assert held == {account: balance for account, balance in modelled.items() if balance}
     _tables_agree(world)
+    _evidence_is_sound(world, reconciled["position"])
     world.power_cut()
     assert world.last is not None
     world.last.ask_again()
+
+
+def _evidence_is_sound(world: World, last: int) -> None:
+    """What is told of all of it to somebody outside follows from the records, whole and in a part that begins later."""
+    for first in (1, last // 2):
+        report = world.switch.folder / f"evidence-from-{first}"
+        made = world.switch.command("audit", "--config", world.switch.file, "--from", str(first), "--to", str(last), "--output", report)
+        assert made.returncode == 0, made
+        found = evidence.check(report)
+        assert (found.ok, found.last) == (True, last), found
 
 
 def _tables_agree(world: World) -> None:

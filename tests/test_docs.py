@@ -33,6 +33,7 @@ from switch.dialect import (
     encode,
     session_keys,
     sign_on_key,
+    sub_element_pairs,
 )
 from switch.follow import Progress
 from switch.metrics import Connections, Histogram, JournalStatistics, Statistics, exposition
@@ -52,11 +53,11 @@ from tests.documented import (
     STORY,
     WHOLE,
     blocks,
+    own_text,
     pin_block,
     rows,
     section,
     spans,
-    sub_elements_in_order,
 )
 
 PAGES: Final = (ROOT / "README.md", ROOT / "loadtests" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -138,7 +139,7 @@ def lines_in_words(element: str, value: str) -> list[str]:
     else:
         lines = [
             f"tag {tag}, length {len(text):02}, " + (NAMED_VALUES[tag] if tag in NAMED_VALUES and len(text) > 1 else f'"{text}"')
-            for tag, text in sub_elements_in_order(value)
+            for tag, text in sub_element_pairs(value)
         ]
     return [f"{len(value)} bytes: {lines[0]}", *lines[1:]]
 
@@ -182,9 +183,7 @@ def test_lines_of_sub_elements_and_purses_are_cut_where_they_say() -> None:
             pieces[0] = pieces[0][2:]
             value = example.fields[element]
             expected = (
-                [value[:20], value[20:]]
-                if element == "54"
-                else [f"{tag}{len(text):02}{text}" for tag, text in sub_elements_in_order(value)]
+                [value[:20], value[20:]] if element == "54" else [f"{tag}{len(text):02}{text}" for tag, text in sub_element_pairs(value)]
             )
             assert [piece.decode() for piece in pieces] == expected
 
@@ -224,7 +223,7 @@ def test_the_pin_block_is_made_as_shown() -> None:
     assert [PIN_EXAMPLE[name] for name in names] == [step.hex() for step in made]
     (other,) = (name for name in PIN_EXAMPLE if name.startswith("card field of "))
     assert PIN_EXAMPLE[other] == pin_block(bytes(16), pin, other.removeprefix("card field of "), random).card_field.hex()
-    sent = [(fields["2"], dict(sub_elements_in_order(fields.get("48", ""))).get("52")) for fields in asked_with_card()]
+    sent = [(fields["2"], dict(sub_element_pairs(fields.get("48", ""))).get("52")) for fields in asked_with_card()]
     assert [one for one in sent if one[1]] == [(card, made.block.hex().upper())]
     assert f"\n{card},{pin}\n" in FILES["pins"]
 
@@ -524,19 +523,46 @@ def test_the_exit_code_of_a_failed_write_is_the_cores() -> None:
     assert code in [row[0] for row in rows(section(OPERATING, "Exit codes and log"))]
 
 
-def own_text(title: str) -> str:
-    """What stands under a heading of operating.md, without what stands under headings below it or behind it."""
-    return section(OPERATING, title).partition("\n###")[0]
+def test_what_a_card_a_terminal_or_a_merchant_may_be_is_described() -> None:
+    registry = (ROOT / "core_rs" / "src" / "ledger" / "registry.rs").read_text(encoding="utf-8")
+    fields = {row[0].strip("`"): row[1] for row in rows(section(OPERATING, "Files to import"))}
+    for field, kind in (
+        ("status", "CardStatus"),
+        ("class", "CardClass"),
+        ("category", "Category"),
+        ("kind", "TerminalKind"),
+        ("standing", "TerminalStanding"),
+    ):
+        enumeration = re.search(rf"^    {kind} \{{\n(.*?)^    \}}", registry, re.MULTILINE | re.DOTALL)
+        assert enumeration is not None, kind
+        names = re.findall(r'= \d+ "(\w+)"', enumeration[1])
+        assert len(names) > 1
+        assert [name for name in names if not re.search(rf"\b{name}\b", fields[field])] == [], field
+
+
+def test_what_metrics_are_counted_by_is_described() -> None:
+    cells = {row[0].strip("`"): row[1] for row in rows(section(OPERATING, "Metrics"))}
+    operations = re.search(r"`operation` \(([\w, ]+)\)", cells["switch_requests_total"])
+    assert operations is not None
+    source = (ROOT / "core_rs" / "src" / "stats.rs").read_text(encoding="utf-8")
+    assert operations[1].split(", ") == re.findall(r'Self::\w+ => "(\w+)"', source)
+    report = (ROOT / "core_rs" / "src" / "reactor" / "report.rs").read_text(encoding="utf-8")
+    for metric, told in (("switch_entries", "entries"), ("switch_memory_bytes", "memory")):
+        counted = re.search(rf'"{told}": \{{(.*?)\}}', report, re.DOTALL)
+        assert counted is not None
+        names = re.findall(r'"(\w+)":', counted[1])
+        assert len(names) > 5
+        assert [name for name in names if not re.search(rf"\b{name}\b", cells[metric])] == [], metric
 
 
 def test_tables_are_described_column_by_column() -> None:
-    described = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows(own_text("What the tables hold"))}
+    described = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows(own_text(OPERATING, "What the tables hold"))}
     assert {name: tuple(columns) for name, columns in described.items() if name in settlement.TABLES} == {
         name: table.columns for name, table in settlement.TABLES.items()
     }
     script = "".join(file.read_text(encoding="utf-8") for file in sorted((ROOT / "switch" / "migrations").glob("*.sql")))
     assert set(described) == {*re.findall(r"CREATE TABLE (\w+)", script), "schema_migration"}
-    views = {row[0].strip("`") for row in rows(own_text("Views"))}
+    views = {row[0].strip("`") for row in rows(own_text(OPERATING, "Views"))}
     assert views == set(re.findall(r"CREATE (?:OR REPLACE )?VIEW (\w+)", script))
 
 
@@ -547,10 +573,10 @@ def test_every_operation_and_every_kind_of_exception_is_described() -> None:
     assert acts is not None
     by_operators = {"policy", "cutover", "merchant", "terminal", "card", "standing", "rules", "pin", "import"}
     assert by_operators <= set(named)
-    described = {name for row in rows(own_text("Transactions")) for name in spans(row[0])}
+    described = {name for row in rows(own_text(OPERATING, "Transactions")) for name in spans(row[0])}
     assert described == {*named, *re.findall(r'"(\w+)"', acts[1])} - by_operators
     kinds = re.findall(r'const \w+: &str = "(\w+)";', (ROOT / "core_rs" / "src" / "rows" / "exception.rs").read_text(encoding="utf-8"))
-    assert {row[0].strip("`") for row in rows(own_text("Exceptions"))} == set(kinds)
+    assert {row[0].strip("`") for row in rows(own_text(OPERATING, "Exceptions"))} == set(kinds)
 
 
 # --- all pages ---

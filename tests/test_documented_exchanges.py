@@ -10,18 +10,16 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from switch.dialect import encode, session_keys, sub_elements, write_sub_elements
+from switch.dialect import MacKey, encode, sub_element_pairs, sub_elements, write_sub_elements
 from tests.documented import (
     FILES,
     KEYS_TERMINAL,
-    MASTER_KEY,
     NONCES,
     PIN_EXAMPLE,
     PROTOCOL,
     STORY,
     Exchange,
     pin_block,
-    sub_elements_in_order,
 )
 from tests.switch_process import MERCHANTS, Answer, Connection, Device, Fields, Switch, in_thread, today
 
@@ -35,7 +33,6 @@ class Campus:
         self.connection = connection
         self.numbers: dict[str, str] = {}
         """Transaction numbers of the page, and what they are here."""
-        self.pin_keys: dict[str, bytes] = {}
         rows = [line.split(",") for line in FILES["terminals"].splitlines()[1:]]
         self.devices = {terminal: Device(terminal, merchant, bytes.fromhex(key)) for terminal, merchant, _, _, key in rows}
 
@@ -43,9 +40,8 @@ class Campus:
         """Sign on by the page's nonce."""
         answer = await device.ask(self.connection, message, device.sign_on_key)
         assert answer.code == "00", answer.fields
-        device.session = device.session_of(NONCES[0], answer)
-        switch_nonce = bytes.fromhex(sub_elements(answer.fields["48"])["02"])
-        _, self.pin_keys[device.terminal_id] = session_keys(MASTER_KEY, device.terminal_id, NONCES[0], switch_nonce)
+        mac_key, device.pin_key = device.keys_of(NONCES[0], answer)
+        device.session = MacKey(mac_key)
         return answer
 
     def request(self, exchange: Exchange) -> Fields:
@@ -58,7 +54,7 @@ class Campus:
         private = sub_elements(fields.get("48", ""))
         if "52" in private:
             random = bytes.fromhex(PIN_EXAMPLE["PIN field"])[8:]
-            made = pin_block(self.pin_keys[exchange.terminal], PIN_EXAMPLE["PIN"], fields["2"], random)
+            made = pin_block(self.devices[exchange.terminal].pin_key, PIN_EXAMPLE["PIN"], fields["2"], random)
             fields["48"] = write_sub_elements(private | {"52": made.block.hex().upper()})
         return fields
 
@@ -144,13 +140,10 @@ async def test_what_a_hold_holds_follows_from_its_reply(
 ) -> None:
     device = await signed_on(switch, connection, "water")
     card = await switch.card(cash=cash)
-    hold = await device.ask(connection, device.message("0100", de2=card, de3="000000", de4=f"{asked:012}"))
+    hold = await device.ask(connection, device.hold(card, asked))
     assert (hold.code, hold.purses, int(hold.fields["4"])) == ("00", (shown, 0), asked)
-    codes = []
-    for amount in (held + 1, held):
-        completion = device.message("0220", de2=card, de3="000000", de4=f"{amount:012}", de37=hold.fields["37"])
-        codes.append((await device.ask(connection, completion)).code)
-    assert codes == ["61", "00"]
+    completions = [device.completion(hold.fields["37"], amount, de2=card) for amount in (held + 1, held)]
+    assert [(await device.ask(connection, completion)).code for completion in completions] == ["61", "00"]
 
 
 async def test_a_batch_counts_what_the_page_says(switch: Switch, connection: Connection) -> None:
@@ -160,7 +153,7 @@ async def test_a_batch_counts_what_the_page_says(switch: Switch, connection: Con
     card = await switch.card()
     purchase = device.purchase(card, 850)
     bought = await device.ask(connection, purchase)
-    refund = device.message("0200", de2=card, de3="200000", de4=f"{200:012}", de37=bought.fields["37"])
+    refund = device.refund(bought.fields["37"], 200, de2=card)
     answers = [bought, *[await device.ask(connection, fields) for fields in (refund, device.reversal(purchase), device.reversal(purchase))]]
     assert [answer.code for answer in answers] == ["00"] * 4
     counted = {"74": 1, "75": 0, "76": 1, "77": 1, "86": 200, "87": 0, "88": 850, "89": 650}
@@ -185,12 +178,10 @@ class Reader:
         aside: list[str] = []
         version = after = ""
         while True:
-            private = {"50": self.held} | ({"51": after} if after else {})
-            request = self.device.message("0300", de48=write_sub_elements(private), de91="5", de101="HOTLIST")
-            answer = await self.device.ask(connection, request)
+            answer = await self.device.ask(connection, self.device.hotlist(int(self.held), after or None))
             assert answer.code == "00", answer.fields
             self.pieces += 1
-            told = sub_elements_in_order(answer.fields["48"])
+            told = sub_element_pairs(answer.fields["48"])
             (reached,) = (value for tag, value in told if tag == "50")
             changes = [value for tag, value in told if tag == "53"]
             if after and reached != version:
@@ -222,7 +213,7 @@ async def test_a_terminal_that_reads_as_the_page_says_has_the_list(make_switch: 
         lost, found = await switch.cards(2)
 
         async def report(card: str, code: str) -> None:
-            answer = await counter.ask(connection, counter.message("0300", de2=card, de91=code, de101="HOTLIST"))
+            answer = await counter.ask(connection, counter.loss(card, de91=code))
             assert answer.code == "00"
 
         async def change() -> Connection:

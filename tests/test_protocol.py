@@ -87,9 +87,6 @@ async def test_a_tpdu_comes_back_with_its_addresses_swapped(switch: Switch, conn
     assert [answer.tpdu for answer in answers] == [swapped] * 5
 
 
-ECHO_TEST = {"t": "0800", "11": "000001", "12": "120000", "13": f"{today():%m%d}", "70": "301"}
-
-
 @pytest.mark.parametrize(
     ("reason", "stream"),
     [

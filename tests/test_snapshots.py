@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import trio
+from blake3 import blake3
 
-from switch._core import Core
+from switch._core import Core, Replica
 from tests.conftest import fetch, run_asyncio
 from tests.switch_process import CARDS_HEADER, FAR_FUTURE, MERCHANTS, Device, Fields, Switch, in_thread, report_of, until
 
@@ -140,4 +141,41 @@ async def test_a_switch_goes_on_from_its_snapshots(make_switch: Callable[..., Sw
         if not checked["ok"]:
             assert f"{name} cannot be used: it ends too early; delete it" in checked["problem"]
             (switch.journal / name).unlink()
+    assert switch.verify()["ok"]
+
+
+HEAD_BYTES_COVERED = 108
+"""Of a snapshot's head, by the checksum behind them."""
+
+
+async def test_a_snapshot_of_an_earlier_format_is_passed_over(make_switch: Callable[..., Switch]) -> None:
+    switch = make_switch()
+    await in_thread(switch.start)
+    await switch.enter(MERCHANTS)
+    customer = Customer(switch, await switch.device(), await switch.card(cash=OPENING))
+    await customer.pay()
+    await in_thread(switch.stop)
+    replica = Replica(switch.journal)
+    replica.advance(replica.durable)
+    replica.snapshot()
+    (name,) = files(switch.journal, "snapshot")
+    checked = switch.verify()
+    assert (checked["ok"], checked["snapshots"]) == (True, 1)
+
+    with (switch.journal / name).open("r+b") as file:
+        head = file.read(HEAD_BYTES_COVERED)
+        assert file.read(32) == blake3(head).digest()
+        earlier = head[:8] + (1).to_bytes(4, "little") + head[12:]
+        file.seek(0)
+        file.write(earlier + blake3(earlier).digest())
+    complaint = f"{name} cannot be used: its format is not one that this program reads"
+    checked = switch.verify()
+    assert not checked["ok"]
+    assert complaint in checked["problem"]
+    await in_thread(switch.start)
+    assert complaint in switch.log
+    await customer.check()
+    await customer.pay()
+    await in_thread(switch.stop)
+    (switch.journal / name).unlink()
     assert switch.verify()["ok"]

@@ -729,6 +729,22 @@ async def test_a_terminal_reads_the_hotlist_to_its_end_even_when_the_switch_forg
     assert [private.get("51") for private in asked] == [None, "1", None, "2"]
 
 
+async def test_a_terminal_that_has_more_than_the_switch_reads_the_whole_hotlist() -> None:
+    # Between the readings the switch is set back to a backup from before.
+    pieces = iter([piece(7, "+1", "+2"), None, piece(2, "+2")])
+
+    def answer(_: int, fields: dict[str, str]) -> list[bytes]:
+        private = next(pieces) if fields["t"] == "0300" else None
+        return [approve(fields, private=private) if private or fields["t"] != "0300" else approve(fields, "30")]
+
+    async with connected(answer) as (terminal, switch):
+        await terminal.sign_on()
+        assert (await terminal.read_hotlist()).version == 7
+        hotlist = await terminal.read_hotlist()
+    assert (hotlist.version, hotlist.cards) == (2, {"2"})
+    assert [sub_elements(fields["48"])["50"] for fields in switch.requests if fields["t"] == "0300"] == [f"{v:010}" for v in (0, 7, 0)]
+
+
 async def test_a_refused_reading_of_the_hotlist_is_raised() -> None:
     async with connected(lambda _, fields: [approve(fields, "30", key=None)]) as (terminal, _):
         await terminal.sign_on()

@@ -164,6 +164,32 @@ def test_an_answer_to_what_is_not_asked_any_more_is_left_aside() -> None:
     assert (hotlist.cards, hotlist.version) == ({"1", "2"}, 2)
 
 
+def test_a_reading_that_the_switch_has_forgotten_begins_again_from_the_version_held() -> None:
+    hotlist = Hotlist()
+    take(hotlist, 3, "+1", "+2")
+    take(hotlist, 5, "+3", more=True)
+    take(hotlist, 0)
+    assert (hotlist.version, hotlist.cards, hotlist.reading, hotlist.next()) == (3, {"1", "2"}, True, {"50": "0000000003"})
+    take(hotlist, 5, "+3", "+4")
+    assert (hotlist.version, hotlist.cards, hotlist.reading) == (5, {"1", "2", "3", "4"}, False)
+
+
+def test_a_copy_of_a_version_that_the_switch_does_not_have_is_in_force_until_the_whole_list_is_there() -> None:
+    hotlist = Hotlist()
+    take(hotlist, 9, "+1", "+2")
+    stale = hotlist.next()
+    hotlist.unknown(stale)
+    assert (hotlist.reading, hotlist.next(), hotlist.cards, hotlist.version) == (True, {"50": "0000000000"}, {"1", "2"}, 9)
+    hotlist.unknown(stale)
+    hotlist.unknown(hotlist.next())
+    take(hotlist, 4, "+2", more=True)
+    assert (hotlist.next(), hotlist.cards) == ({"50": "0000000000", "51": "2"}, {"1", "2"})
+    take(hotlist, 4, "+3")
+    assert (hotlist.version, hotlist.cards, hotlist.reading) == (4, {"2", "3"}, False)
+    take(hotlist, 5, "-3")
+    assert (hotlist.version, hotlist.cards) == (5, {"2"})
+
+
 def test_copies_follow_a_list_that_changes_under_them(chance: random.Random) -> None:
     """Against a list that remembers all its versions, and forgets readings as a switch that starts again would."""
     listed: set[str] = set()
@@ -181,11 +207,11 @@ def test_copies_follow_a_list_that_changes_under_them(chance: random.Random) -> 
         held, after = int(asked["50"]), asked.get("51")
         if after is None:
             memory["reading"] = len(versions) - 1
-        known = memory["reading"] >= held
-        then = versions[memory["reading"]] if known else versions[-1]
+        known = memory["reading"] >= 0
+        then = versions[memory["reading"]] if known else versions[held]
         changed = sorted(then ^ versions[held], key=lambda number: (int(number), len(number)))
         left = [number for number in changed if after is None or (int(number), len(number)) > (int(after), len(after))]
         sent = tuple(("+" if number in then else "-", number) for number in left[:4])
-        hotlist.take(asked, HotlistPiece(memory["reading"] if known else held, len(left) > 4, sent))
+        hotlist.take(asked, HotlistPiece(memory["reading"] if known else 0, len(left) > 4, sent))
         assert hotlist.cards == versions[hotlist.version]
     assert all(hotlist.version > 1000 for hotlist, _ in copies)

@@ -18,17 +18,17 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::calendar::{CampusCalendar, Date, Timestamp};
-use crate::card_number::CardNumber;
 use crate::journal::{DurableMark, FolderStorage, RECORD_OVERHEAD_BYTES, Reader, Records, Storage};
 use crate::ledger::accounts::AccountId;
-use crate::ledger::record::{Decoded, decode};
-use crate::ledger::registry::TerminalId;
+use crate::ledger::record::{Decoded, decode, kind_name};
+use crate::ledger::registry::{Act, TerminalId};
 use crate::ledger::{Command, Ledger, Outcome, Pin, PurseChoice, Request, Response, batches};
+use crate::rows::subject::Subject;
 use crate::session::KeySlot;
 use crate::snapshot;
 
 /// The report's format; another number where a checker of this one would misread it.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Bytes of lines that are given at a time, about.
 const PIECE_BYTES: usize = 1 << 20;
@@ -292,7 +292,7 @@ impl Evidence {
                 "line": "record",
                 "position": position,
                 "asked": asked,
-                "record": said(&decoded, &outcome, &self.calendar),
+                "record": said(record, &decoded, &self.calendar),
                 "ledger": known(&self.ledger, &decoded, &outcome),
                 "bytes": hex(record),
             });
@@ -331,8 +331,13 @@ impl Evidence {
 }
 
 /// What the record's bytes say, in words.
-fn said(decoded: &Decoded<'_>, outcome: &Outcome, calendar: &CampusCalendar) -> Value {
+fn said(record: &[u8], decoded: &Decoded<'_>, calendar: &CampusCalendar) -> Value {
+    let (kind, outcome) = (kind_name(record).expect("it was decoded"), &decoded.outcome);
     let mut said = match &decoded.command {
+        // Records of the kind before it say nothing of holds and PINs.
+        Command::Policy(policy) if kind == "policy" => {
+            json!({ "amount_max": policy.amount_max, "identity_days": policy.identity_days })
+        }
         Command::Policy(policy) => json!({
             "amount_max": policy.amount_max,
             "identity_days": policy.identity_days,
@@ -371,7 +376,7 @@ fn said(decoded: &Decoded<'_>, outcome: &Outcome, calendar: &CampusCalendar) -> 
         }
         command => said_by_terminal(command),
     };
-    said["kind"] = decoded.command.name().into();
+    said["kind"] = kind.into();
     said["at"] = calendar.moment(decoded.timestamp).into();
     said["response"] = outcome.response.code().into();
     said["paid_cash"] = outcome.paid[0].into();
@@ -407,24 +412,31 @@ fn said_by_terminal(command: &Command<'_>) -> Value {
             said["reference"] = (*reference).into();
             said["pin"] = pin(given).into();
         }
-        Command::Identity { item, is_advice, .. } => {
-            said["item"] = (*item).into();
+        Command::Identity { act, item, is_advice, .. } => {
+            said["act"] = act.name().into();
+            said["item"] = text_or_none(item);
             said["is_advice"] = (*is_advice).into();
         }
+        Command::CardReport { is_found, .. } => said["is_found"] = (*is_found).into(),
         Command::BatchClose { totals, .. } => said["totals"] = said_totals(totals),
         Command::Event { kind, place, value, .. } => {
             said["event"] = kind.name().into();
-            said["place"] = (*place).into();
-            said["value"] = (*value).into();
+            said["place"] = text_or_none(place);
+            said["value"] = text_or_none(value);
         }
-        Command::LateAdvice { item, original, .. } => {
-            said["item"] = (*item).into();
-            said["refers_to"] = (*original).into();
-            said["is_put_off"] = true.into();
+        Command::LateAdvice { act, item, original, .. } => {
+            said["act"] = act.map(Act::name).into();
+            said["item"] = text_or_none(item);
+            said["refers_to"] = Some(*original).filter(|original| *original > 0).into();
         }
         _ => {}
     }
     said
+}
+
+/// A text; what is empty is not there.
+fn text_or_none(text: &str) -> Value {
+    Some(text).filter(|text| !text.is_empty()).into()
 }
 
 fn said_purses(purse: PurseChoice) -> &'static str {
@@ -480,19 +492,11 @@ fn known(ledger: &Ledger, decoded: &Decoded<'_>, outcome: &Outcome) -> Value {
     let mut known = Map::new();
     known.insert("business_date".to_owned(), ledger.business_date().to_string().into());
     known.insert("movements".to_owned(), outcome.movements.as_slice().iter().map(movement).collect());
-    let Some(request) = decoded.command.request() else { return known.into() };
-    // A reversal need not name the card, and gives back from the original's merchant: as in the rows for PostgreSQL.
-    let original = match &decoded.command {
-        Command::Reversal { original, .. } => ledger.recall(*original).map(|(_, original)| original),
-        _ => None,
-    };
-    let terminal = &registry.terminals[request.identity.terminal()];
-    let merchant = original.map_or(terminal.merchant, |original| original.merchant());
-    let card: Option<CardNumber> = request.content.card().or_else(|| original.and_then(|original| original.content.card()));
-    let holder = card.and_then(|number| registry.cards.find(&number)).map(|index| registry.holder_of(&registry.cards[index]));
-    known.insert("terminal".to_owned(), name(terminal.id).into());
-    known.insert("merchant".to_owned(), registry.merchants[merchant].id.as_str().into());
-    known.insert("holder".to_owned(), holder.map(|holder| holder.id.as_str()).into());
+    // As in the rows for PostgreSQL: whose card it was, and in whose books it is, where the message itself does not say.
+    let Some(subject) = Subject::of(ledger, &decoded.command, outcome) else { return known.into() };
+    known.insert("terminal".to_owned(), name(subject.terminal(ledger).id).into());
+    known.insert("merchant".to_owned(), registry.merchants[subject.merchant].id.as_str().into());
+    known.insert("holder".to_owned(), subject.holder.map(|holder| registry.holders[holder].id.as_str()).into());
     known.into()
 }
 

@@ -7,7 +7,7 @@ use switch_core::ledger::Ledger;
 use switch_core::ledger::image::{Blocks, IMAGE_BLOCK_BYTES_MAX};
 
 use crate::Input;
-use crate::authorizer::{begun_records, replayed, sample_records};
+use crate::authorizer::{STATE_SAMPLES, begun_records, replayed, sample_records};
 
 /// Changes of one plan.
 const CHANGES_MAX: usize = 16;
@@ -47,8 +47,9 @@ pub fn check(data: &[u8]) {
     SOUND.with(|sound| {
         let Sound { image, next } = sound.get_or_init(|| {
             let (mut records, samples) = (begun_records(), sample_records());
-            records.extend_from_slice(&samples[..3]);
-            Sound { image: image_of(&replayed(&records)), next: samples[3..].to_vec() }
+            let (state, next) = samples.split_at(STATE_SAMPLES);
+            records.extend_from_slice(state);
+            Sound { image: image_of(&replayed(&records)), next: next.to_vec() }
         });
         take_up(altered(image.clone(), data), next);
     });
@@ -95,7 +96,7 @@ fn take_up(image: Image, next: &[Vec<u8>]) {
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut seeds = vec![Vec::new()];
-    for block in 0..24 {
+    for block in 0..48 {
         for kind in 0..4 {
             seeds.push(vec![kind, block, 0, 3, 1, 0, 1]);
         }

@@ -5,9 +5,9 @@
 
 use super::command::{Outcome, Request};
 use super::identities::{Deed, Remembered};
+use super::ladder::card_decline;
 use super::loans::Loan;
 use super::presence::Direction;
-use super::purchase::card_decline;
 use super::registry::{Act, CardStatus, EventKind, NONE};
 use super::{Ledger, Response};
 

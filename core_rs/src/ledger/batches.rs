@@ -60,7 +60,7 @@ impl Totals {
         self.credit_reversals.count(amount);
     }
 
-    fn rows(&self) -> [Total; 4] {
+    pub(super) fn rows(&self) -> [Total; 4] {
         [self.credits, self.credit_reversals, self.debits, self.debit_reversals]
     }
 

@@ -7,7 +7,7 @@
 use super::command::{Outcome, Pin, Request};
 use super::holds::Hold;
 use super::identities::{Deed, Remembered, State};
-use super::purchase::{Ruling, Spending, card_decline, pay};
+use super::purchase::{Ruling, Spending, pay};
 use super::refund::Original;
 use super::registry::Purses;
 use super::{Ledger, Response};
@@ -20,22 +20,10 @@ impl Ledger {
     pub(super) fn hold(&mut self, timestamp: Timestamp, position: u64, request: &Request, pin: Pin, outcome: &mut Outcome) {
         let merchant_index = self.registry.terminals[request.identity.terminal()].merchant;
         let category = self.registry.merchants[merchant_index].category;
-        let amount = request.content.amount().expect("a hold has an amount");
-        let number = request.content.card().expect("a hold has a card");
-
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
-            return self.remembered(position, request, Response::InvalidTransaction, outcome);
-        }
-        if amount == 0 || amount > u64::from(self.policy.amount_max) {
-            return self.remembered(position, request, Response::InvalidAmount, outcome);
-        }
-        let Some(index) = self.registry.cards.find(&number) else {
-            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        let (amount, index) = match self.amount_and_active_card(request) {
+            Ok(found) => found,
+            Err(response) => return self.remembered(position, request, response, outcome),
         };
-        if let Some(response) = card_decline(&self.registry.cards[index], self.business_date) {
-            return self.remembered(position, request, response, outcome);
-        }
         let terms = self.terms(index, category);
         let spending = Spending { card: index, category, amount, pin, is_purchase: false };
         let ruling = if terms.has_more { self.rule(request, &spending, terms) } else { Ruling::default() };

@@ -3,28 +3,17 @@
 use super::accounts::{AccountId, House, Movements, Owner};
 use super::command::{Outcome, Pin, Request};
 use super::identities::{Deed, Remembered, State};
-use super::purchase::{Ruling, Spending, card_decline, pay};
+use super::purchase::{Ruling, Spending, pay};
 use super::registry::Payee;
 use super::{Ledger, Response};
 use crate::limits::PURSE_FEN_MAX;
 
 impl Ledger {
     pub(super) fn load(&mut self, position: u64, request: &Request, outcome: &mut Outcome) {
-        let amount = request.content.amount().expect("a load has an amount");
-        let number = request.content.card().expect("a load has a card");
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
-            return self.remembered(position, request, Response::InvalidTransaction, outcome);
-        }
-        if amount == 0 || amount > u64::from(self.policy.amount_max) {
-            return self.remembered(position, request, Response::InvalidAmount, outcome);
-        }
-        let Some(index) = self.registry.cards.find(&number) else {
-            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        let (amount, index) = match self.amount_and_active_card(request) {
+            Ok(found) => found,
+            Err(response) => return self.remembered(position, request, response, outcome),
         };
-        if let Some(response) = card_decline(&self.registry.cards[index], self.business_date) {
-            return self.remembered(position, request, response, outcome);
-        }
         let purses = self.purses_of(index);
         if self.accounts.balance(purses.cash()) + amount.cast_signed() > PURSE_FEN_MAX {
             return self.remembered(position, request, Response::AmountLimit, outcome);
@@ -46,21 +35,10 @@ impl Ledger {
     pub(super) fn bill_payment(&mut self, position: u64, request: &Request, payee: Payee, pin: Pin, outcome: &mut Outcome) {
         let merchant = self.registry.terminals[request.identity.terminal()].merchant;
         let category = self.registry.merchants[merchant].category;
-        let amount = request.content.amount().expect("a bill has an amount");
-        let number = request.content.card().expect("a bill is paid with a card");
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
-            return self.remembered(position, request, Response::InvalidTransaction, outcome);
-        }
-        if amount == 0 || amount > u64::from(self.policy.amount_max) {
-            return self.remembered(position, request, Response::InvalidAmount, outcome);
-        }
-        let Some(index) = self.registry.cards.find(&number) else {
-            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        let (amount, index) = match self.amount_and_active_card(request) {
+            Ok(found) => found,
+            Err(response) => return self.remembered(position, request, response, outcome),
         };
-        if let Some(response) = card_decline(&self.registry.cards[index], self.business_date) {
-            return self.remembered(position, request, response, outcome);
-        }
         let terms = self.terms(index, category);
         let spending = Spending { card: index, category, amount, pin, is_purchase: false };
         let ruling = if terms.has_more { self.rule(request, &spending, terms) } else { Ruling::default() };

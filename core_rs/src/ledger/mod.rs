@@ -21,6 +21,7 @@ pub mod hotlist;
 pub mod identities;
 pub mod image;
 mod label;
+mod ladder;
 mod load;
 pub mod loans;
 mod pins;
@@ -303,7 +304,7 @@ impl Ledger {
     /// Why the card with this index may not be used today, if so.
     #[must_use]
     pub fn card_decline(&self, card: u32) -> Option<Response> {
-        purchase::card_decline(&self.registry.cards[card], self.business_date)
+        ladder::card_decline(&self.registry.cards[card], self.business_date)
     }
 
     /// What tells whether a PIN is this card's; `None` where the card has none.
@@ -370,6 +371,9 @@ impl Ledger {
     /// What counted rules look at of a decision that was counted on this business date, and the position at which it was; `None` where
     /// it was not. A completion is counted by its hold.
     fn counted_today(&self, original: &Original) -> Option<(Sale, u64)> {
+        if self.rules.list().is_empty() {
+            return None;
+        }
         let decided = &original.decided;
         let (counted_on, position) = match decided.deed {
             Deed::Completion => {
@@ -378,7 +382,7 @@ impl Ledger {
             }
             _ => (decided.business_date, decided.position()),
         };
-        if self.rules.list().is_empty() || counted_on != self.business_date {
+        if counted_on != self.business_date {
             return None;
         }
         let category = self.registry.merchants[decided.merchant()].category;

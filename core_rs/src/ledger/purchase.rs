@@ -7,22 +7,11 @@
 use super::accounts::{AccountId, House, Movements};
 use super::command::{Outcome, Pin, PurseChoice, Request};
 use super::identities::{Deed, Remembered, State};
-use super::registry::{Card, CardStatus, Category, Purses};
+use super::ladder::card_decline;
+use super::registry::{Category, Purses};
 use super::rules::Terms;
 use super::usage::Exceeded;
 use super::{Ledger, Response};
-use crate::calendar::Date;
-
-/// Why this card may not be used on this day, if so.
-pub(super) fn card_decline(card: &Card, today: Date) -> Option<Response> {
-    match card.status {
-        CardStatus::Lost => Some(Response::CardLost),
-        CardStatus::Frozen | CardStatus::Blacklisted => Some(Response::CardFrozen),
-        CardStatus::Inactive | CardStatus::Cancelled => Some(Response::CardInactive),
-        CardStatus::Active if card.expires < today => Some(Response::CardExpired),
-        CardStatus::Active => None,
-    }
-}
 
 /// How the purses, with `[cash, subsidy]` available, share `amount`; `None` where they do not cover it. A debt blocks both.
 fn split(amount: i64, [cash, subsidy]: [i64; 2], purse: PurseChoice, takes_subsidy: bool) -> Option<[i64; 2]> {
@@ -143,24 +132,11 @@ impl Ledger {
     pub(super) fn purchase(&mut self, position: u64, request: &Request, purse: PurseChoice, pin: Pin, outcome: &mut Outcome) {
         let merchant = &self.registry.merchants[self.registry.terminals[request.identity.terminal()].merchant];
         let (category, receiver) = (merchant.category, merchant.account);
-        let amount = request.content.amount().expect("a purchase has an amount");
-        let number = request.content.card().expect("a purchase has a card");
-
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
-            return self.remembered(position, request, Response::InvalidTransaction, outcome);
-        }
-        if amount == 0 || amount > u64::from(self.policy.amount_max) {
-            return self.remembered(position, request, Response::InvalidAmount, outcome);
-        }
-        let Some(index) = self.registry.cards.find(&number) else {
-            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        let (amount, index) = match self.amount_and_active_card(request) {
+            Ok(found) => found,
+            Err(response) => return self.remembered(position, request, response, outcome),
         };
-        let card = &self.registry.cards[index];
-        if let Some(response) = card_decline(card, self.business_date) {
-            return self.remembered(position, request, response, outcome);
-        }
-        let purses = card.purses;
+        let purses = self.purses_of(index);
         let terms = self.terms(index, category);
         if purse == PurseChoice::Subsidy && !terms.takes_subsidy {
             return self.remembered(position, request, Response::NotPermitted, outcome);
@@ -194,18 +170,9 @@ impl Ledger {
     pub(super) fn offline_sale(&mut self, position: u64, request: &Request, purse: PurseChoice, outcome: &mut Outcome) {
         let merchant = &self.registry.merchants[self.registry.terminals[request.identity.terminal()].merchant];
         let (category, receiver) = (merchant.category, merchant.account);
-        let amount = request.content.amount().expect("a sale has an amount");
-        let number = request.content.card().expect("a sale has a card");
-
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
-            return self.remembered(position, request, Response::InvalidTransaction, outcome);
-        }
-        if amount == 0 || amount > u64::from(self.policy.amount_max) {
-            return self.remembered(position, request, Response::InvalidAmount, outcome);
-        }
-        let Some(index) = self.registry.cards.find(&number) else {
-            return self.remembered(position, request, Response::NoSuchCard, outcome);
+        let (amount, index) = match self.amount_and_card(request) {
+            Ok(found) => found,
+            Err(response) => return self.remembered(position, request, response, outcome),
         };
         let card = &self.registry.cards[index];
         let purses = card.purses;

@@ -60,6 +60,45 @@ fn put_request(encoder: &mut Encoder<'_>, request: &Request) {
     encoder.u16(request.mti);
 }
 
+/// The name of each kind of record in evidence reports, by the number with which it begins.
+const KIND_NAMES: [(u8, &str); 28] = [
+    (POLICY, "policy"),
+    (CUTOVER, "cutover"),
+    (MERCHANT, "merchant"),
+    (TERMINAL, "terminal"),
+    (CARD, "card"),
+    (IMPORTED, "import"),
+    (RULES, "rules"),
+    (PIN, "pin"),
+    (LAPSE, "lapse"),
+    (LIMITS, "limits"),
+    (STANDING, "standing"),
+    (SIGN_ON, "sign_on"),
+    (SIGN_OFF, "sign_off"),
+    (PURCHASE, "purchase"),
+    (REVERSAL, "reversal"),
+    (UNKNOWN, "unknown"),
+    (OFFLINE_SALE, "offline_sale"),
+    (HOLD, "hold"),
+    (COMPLETION, "completion"),
+    (VOID, "void"),
+    (REFUND, "refund"),
+    (LOAD, "load"),
+    (BILL_PAYMENT, "bill_payment"),
+    (IDENTITY, "identity"),
+    (CARD_REPORT, "card_report"),
+    (BATCH_CLOSE, "batch_close"),
+    (EVENT, "event"),
+    (LATE_ADVICE, "late_advice"),
+];
+
+/// The name of a record's kind, if it is one of a kind that there is.
+#[must_use]
+pub fn kind_name(record: &[u8]) -> Option<&'static str> {
+    let number = record.first()?;
+    KIND_NAMES.iter().find(|(kind, _)| kind == number).map(|(_, name)| *name)
+}
+
 /// Whether these bytes are a record that moves the business date on.
 #[must_use]
 pub fn is_cutover(record: &[u8]) -> bool {

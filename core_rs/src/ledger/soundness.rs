@@ -7,11 +7,15 @@
 use std::collections::BTreeMap;
 
 use super::Ledger;
-use super::identities::{Deed, Place, Remembered};
+use super::batches::Totals;
+use super::identities::{Deed, Place, Remembered, State};
 use super::response::Response;
 
 /// The highest amount that can have been moved or held by one decision, in fen: DE4 as the highest ceiling lets it pass.
 const AMOUNT_MAX: u64 = u32::MAX as u64;
+
+/// The highest total of a batch that a message has digits for, in fen: DE86 to 89.
+const TOTAL_MAX: u64 = 9_999_999_999_999_999;
 
 impl Ledger {
     /// Whether what stands could stand.
@@ -31,8 +35,24 @@ impl Ledger {
         if !refunds.into_iter().all(|(sale, given)| self.has_given(sale, given)) {
             return false;
         }
+        let is_past = |position: u64| (1..=self.position).contains(&position);
+        let mut positions = self.holds.rows().map(|(position, _)| position).chain(self.loans.rows().map(|(_, loan)| loan.position));
+        if !positions.all(is_past) || !self.are_batches_sound() {
+            return false;
+        }
         let remembered_holds = self.holds.rows().filter(|&(position, _)| self.identities.at(position).is_some()).count();
         holds == remembered_holds && self.is_hotlist_sound()
+    }
+
+    /// Whether batches count no more than was decided, and no more than there are digits for.
+    fn are_batches_sound(&self) -> bool {
+        let is_possible = |totals: Totals| {
+            totals.rows().iter().all(|total| {
+                total.number <= self.position && total.amount <= total.number.saturating_mul(AMOUNT_MAX).min(TOTAL_MAX)
+            })
+        };
+        let open = self.registry.terminals.rows().iter().map(|terminal| terminal.totals);
+        open.chain(self.batches.rows().map(|(_, (totals, _))| totals)).all(is_possible)
     }
 
     /// Adds to what a sale's refunds gave: of DE4, to the cash purse, to the subsidy purse.
@@ -44,10 +64,12 @@ impl Ledger {
         }
     }
 
-    /// Whether a sale, where it is remembered, knows of what its refunds gave. One that is forgotten may have given more.
+    /// Whether a sale, where it is remembered, stands and knows of what these refunds of it gave; of others, whose day is forgotten, it
+    /// may know as well.
     fn has_given(&self, sale: u64, given: [u64; 3]) -> bool {
         self.identities.at(sale).is_none_or(|place| {
-            let is_sale = self.identities.get(place).deed.is_sale() && self.original_at(place).is_some();
+            let sale = self.identities.get(place);
+            let is_sale = sale.deed.is_sale() && sale.state == State::Standing && self.original_at(place).is_some();
             let known = self.identities.extra(place).map(|extra| [extra.refunded, extra.given_back[0], extra.given_back[1]]);
             is_sale && known.is_some_and(|known| known.iter().zip(given).all(|(known, given)| *known >= given))
         })
@@ -64,7 +86,11 @@ impl Ledger {
         let Some(standing) = self.original_at(place) else { return false };
         let extra = &standing.extra;
         let paid = extra.paid.unwrap_or(amount);
-        if paid > 2 * AMOUNT_MAX || u64::from(decided.subsidy) > paid || extra.refunded > amount {
+        if paid > 2 * AMOUNT_MAX
+            || u64::from(decided.subsidy) > paid
+            || extra.refunded > amount
+            || extra.original >= decided.position()
+        {
             return false;
         }
         let is_left = standing.purses().iter().zip(extra.given_back).all(|(paid, given)| given <= *paid);

@@ -10,7 +10,7 @@
 
 mod batches;
 mod exception;
-mod subject;
+pub(crate) mod subject;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -8,26 +8,26 @@ use crate::ledger::registry::{Act, Terminal};
 use crate::ledger::{Command, Ledger, Outcome, Request, Response};
 
 /// Who and what a decision was about.
-pub(super) struct Subject<'c> {
+pub(crate) struct Subject<'c> {
     /// The terminal's message; `None`: the switch decided by itself.
-    pub(super) request: Option<&'c Request>,
+    pub(crate) request: Option<&'c Request>,
     /// The terminal's index.
-    pub(super) terminal: u32,
+    pub(crate) terminal: u32,
     /// The index of the merchant whose books it is in.
-    pub(super) merchant: u32,
+    pub(crate) merchant: u32,
     /// The card: the one that the message names, else the one of what it refers to.
-    pub(super) card: Option<CardNumber>,
+    pub(crate) card: Option<CardNumber>,
     /// Index of the card's holder, where the card is known.
-    pub(super) holder: Option<u32>,
+    pub(crate) holder: Option<u32>,
     /// The transaction number that it refers to, whether or not there is such a one.
-    pub(super) original: Option<u64>,
+    pub(crate) original: Option<u64>,
     /// What was done by what it refers to, as far as that is remembered.
-    pub(super) deed: Option<Deed>,
+    pub(crate) deed: Option<Deed>,
 }
 
 impl<'c> Subject<'c> {
     /// What a record that was just applied was about; `None` where nobody's card or terminal was.
-    pub(super) fn of(ledger: &Ledger, command: &'c Command<'_>, outcome: &Outcome) -> Option<Self> {
+    pub(crate) fn of(ledger: &Ledger, command: &'c Command<'_>, outcome: &Outcome) -> Option<Self> {
         if let Command::Lapse { hold } = command {
             return Some(Self::of_lapse(ledger, *hold));
         }
@@ -75,7 +75,7 @@ impl<'c> Subject<'c> {
     }
 
     /// The terminal.
-    pub(super) fn terminal<'l>(&self, ledger: &'l Ledger) -> &'l Terminal {
+    pub(crate) fn terminal<'l>(&self, ledger: &'l Ledger) -> &'l Terminal {
         &ledger.registry().terminals[self.terminal]
     }
 }

@@ -54,6 +54,17 @@ pub(crate) const CARDS: &str = "card_number,holder_id,class,status,expires,cash,
 1106,S1,student,lost,2026-11-21,0,0
 ";
 
+/// What a college may have besides: metered water, a library, meters.
+pub(crate) const MORE_MERCHANTS: &str = "merchant_id,name,category,fee_bp
+M-BATH,Bath,bath,0
+M-LIB,Library,library,0
+";
+pub(crate) const MORE_TERMINALS: &str = "terminal_id,merchant_id,kind,zone,key
+WATER006,M-BATH,water,,00000000000000000000000000000006
+LIBRY007,M-LIB,library,,00000000000000000000000000000007
+METER008,M-BATH,meter,,00000000000000000000000000000008
+";
+
 /// Where the tests' records go; it can be full.
 #[derive(Default)]
 pub(crate) struct Memory {
