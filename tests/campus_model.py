@@ -304,6 +304,8 @@ class Campus:
         sale["refunded"] += amount
         due = sale["paid"] * sale["refunded"] // sale["amount"] if sale["amount"] else 0
         back = max(0, due - sale["cash_back"] - sale["subsidy_back"])
+        # Where refunds were taken back, others may have got ahead: a surcharge is never negative, nor is a discount.
+        back = max(back, amount) if sale["paid"] >= sale["amount"] else min(back, amount)
         cash = min(back, sale["cash"] - sale["cash_back"])
         self._turn_over(sale, amount, cash, back - cash)
         sale.update(cash_back=sale["cash_back"] + cash, subsidy_back=sale["subsidy_back"] + back - cash, counted=sale["counted"] - amount)

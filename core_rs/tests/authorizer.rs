@@ -202,6 +202,56 @@ fn a_running_switch_does_not_follow_a_clock_that_is_far_ahead() {
 }
 
 #[test]
+fn no_hold_lapses_by_a_clock_that_is_not_followed() {
+    let (mut authorizer, _) = signed_on();
+    let tap = "terminal_id,merchant_id,kind,zone,key\nWATER006,M-SHOP,water,,00000000000000000000000000000006\n";
+    import(&mut authorizer, NOON, "tap.csv", tap.as_bytes()).expect("a good file");
+    let mut tap = Terminal::new("WATER006", 6);
+    tap.sign_on(&mut authorizer, 1);
+    let hold = ask(&mut authorizer, &tap.draft(100, 10).with(2, "1001").with(3, "000000").with(4, "300"), Some(tap.key()));
+    assert_eq!(hold.purses(), Some([700, 500]));
+    for jump in [CUTOVER_DAYS_MAX + 1, 365] {
+        authorizer.keep_date(NOON + u64::from(jump) * DAY);
+        assert_eq!(authorizer.ledger().holds().count(), 1, "{jump} days ahead");
+    }
+    authorizer.keep_date(NOON + DAY - 1);
+    assert_eq!(authorizer.ledger().holds().count(), 1);
+    authorizer.keep_date(NOON + DAY);
+    assert_eq!(authorizer.ledger().holds().count(), 0);
+    // One that was made meanwhile does not wait for its moment, nor keep those behind it: it lapses with the next one.
+    let draft = |stan: u32| tap.draft(100, stan).with(2, "1001").with(3, "000000").with(4, "100");
+    for (stan, now) in [(11, NOON + 365 * DAY), (12, NOON + DAY)] {
+        assert_eq!(ask_frame(&mut authorizer, now, &draft(stan).frame(Some(tap.key()))).code(), "00");
+    }
+    authorizer.keep_date(NOON + 2 * DAY - 1);
+    assert_eq!(authorizer.ledger().holds().count(), 2);
+    authorizer.keep_date(NOON + 2 * DAY);
+    assert_eq!(authorizer.ledger().holds().count(), 0);
+}
+
+#[test]
+fn an_advice_that_was_given_to_a_person_is_not_posted_when_its_day_comes() {
+    let (mut authorizer, till) = signed_on();
+    let days = |days: u64| NOON + days * DAY;
+    let sold = |mti: u16| Draft { mti, ..till.purchase(10, "1001", 100).with(13, "1126") };
+    assert_eq!(ask(&mut authorizer, &sold(220), Some(till.key())).code(), "12");
+    // By then the day on which it was written down may be forgotten.
+    for (today, mti) in [(0, 221), (3, 221), (4, 220), (6, 221), (9, 221)] {
+        authorizer.keep_date(days(today));
+        assert_eq!(ask_in_vain(&mut authorizer, &sold(mti), Some(till.key())).code(), "12", "day {today}");
+    }
+    // Another one is posted, even if the terminal did not count its STANs on; and of two that are too late both are written down.
+    assert_eq!(ask(&mut authorizer, &sold(220).with(4, "200"), Some(till.key())).code(), "00");
+    for amount in ["300", "400"] {
+        let late = sold(220).with(13, "1101").with(4, amount);
+        assert_eq!(ask(&mut authorizer, &late, Some(till.key())).code(), "12");
+        assert_eq!(ask_in_vain(&mut authorizer, &late, Some(till.key())).code(), "12");
+    }
+    assert_eq!(authorizer.log().records.len() as u64, authorizer.ledger().position());
+    restarted(&authorizer);
+}
+
+#[test]
 fn a_start_far_ahead_of_the_business_date_must_be_confirmed() {
     let (authorizer, _) = signed_on();
     let at = |days: u16, accept_date: Option<&str>| {

@@ -126,7 +126,7 @@ fn a_wrong_field_is_named_with_file_line_and_field() {
 fn a_file_that_is_of_no_kind_is_refused() {
     let mut authorizer = college(Memory::default());
     let long_name = format!("{MERCHANT_HEADER}\nM-X,{},shop,0\n", "n".repeat(121));
-    let table: [(&[u8], &str); 15] = [
+    let table: [(&[u8], &str); 17] = [
         (b"", "file.csv: the file is empty"),
         (b"\n\n", "file.csv: the file is empty"),
         (b"\xef\xbb\xbf", "file.csv: the file is empty"),
@@ -134,6 +134,8 @@ fn a_file_that_is_of_no_kind_is_refused() {
         (b"merchant_id;name;category;fee_bp\n", "file.csv line 1: the header"),
         (b"card_number\n1\n", "file.csv line 1: the header"),
         (b"pin,card_number\n1234,1001\n", "file.csv line 1: the header"),
+        (b"1001,4711\n1101,4711\n", "file.csv line 1: the header is not known"),
+        (b"POS9,M-SHOP,pos,,00112233445566778899AABBCCDD4711\n", "file.csv line 1: the header is not known"),
         (b"card_number,pin\n1001\n", "file.csv line 2: 1 fields where the header has 2"),
         (b"rule,class,category,zone,days,from,to,value\nday_max,*,*,5\n", "file.csv line 2: 4 fields where the header has 8"),
         (b"merchant_id,name,category,fee_bp\nM1,Name,shop\n", "file.csv line 2: 3 fields where the header has 4"),
@@ -146,6 +148,7 @@ fn a_file_that_is_of_no_kind_is_refused() {
     for (content, expected) in table {
         let error = refusal(&mut authorizer, content);
         assert!(error.starts_with(expected), "{error}\n{expected}");
+        assert!(!error.contains("4711"), "neither a PIN nor a key ends in a log: {error}");
     }
     // Line ends of either kind, blank lines, and a row that is not text, each on its own line.
     for end in ["\n", "\r\n"] {

@@ -271,6 +271,45 @@ fn what_is_given_back_of_a_surcharge_or_a_discount_is_the_same_part_as_of_the_am
 }
 
 #[test]
+fn however_refunds_are_taken_back_the_fees_pay_no_discount_and_the_grants_get_no_surcharge() {
+    let mut campus = Campus::with(&[
+        of(CardClass::Student, None, RuleKind::Surcharge, 5_000),
+        of(CardClass::Teacher, None, RuleKind::Surcharge, -5_000),
+    ]);
+    let grants = campus.balance("grants");
+    campus.run(
+        "
+        # terminal | STAN | what | card | amount | answer, flag | movements | available
+        # Of a surcharge of 2 the refunds that stand have given back all.
+        0 |  1 | buy       | 1001 | 4 | 00 | s>CANTEEN 4, s>fees 2       | 1000,  494
+        0 |  2 | refund 1  | 1001 | 1 | 00 | CANTEEN>s 1                 | 1000,  495
+        0 |  3 | refund 1  | 1001 | 1 | 00 | CANTEEN>s 1, fees>s 1       | 1000,  497
+        0 |  4 | refund 1  | 1001 | 1 | 00 | CANTEEN>s 1                 | 1000,  498
+        0 |  5 | refund 1  | 1001 | 1 | 00 | CANTEEN>s 1, fees>s 1       | 1000,  500
+        0 |  6 | undo 2    | 1001 | 1 | 00 | s>CANTEEN 1                 | 1000,  499
+        0 |  7 | undo 4    | 1001 | 1 | 00 | s>CANTEEN 1                 | 1000,  498
+        0 |  8 | refund 1  | 1001 | 1 | 00 | CANTEEN>s 1                 | 1000,  499
+        0 |  9 | refund 1  | 1001 | 1 | 00 | CANTEEN>s 1                 | 1000,  500
+        # Of a discount of 4 the refunds that stand have given back all to the grants.
+        0 | 10 | buy       | 2001 | 8 | 00 | c>CANTEEN 4, grants>CANTEEN 4 |  996,    0
+        0 | 11 | refund 10 | 2001 | 1 | 00 | CANTEEN>grants 1            |  996,    0
+        0 | 12 | refund 10 | 2001 | 1 | 00 | CANTEEN>c 1                 |  997,    0
+        0 | 13 | refund 10 | 2001 | 1 | 00 | CANTEEN>grants 1            |  997,    0
+        0 | 14 | refund 10 | 2001 | 1 | 00 | CANTEEN>c 1                 |  998,    0
+        0 | 15 | refund 10 | 2001 | 1 | 00 | CANTEEN>grants 1            |  998,    0
+        0 | 16 | refund 10 | 2001 | 1 | 00 | CANTEEN>c 1                 |  999,    0
+        0 | 17 | refund 10 | 2001 | 1 | 00 | CANTEEN>grants 1            |  999,    0
+        0 | 18 | undo 12   | 2001 | 1 | 00 | c>CANTEEN 1                 |  998,    0
+        0 | 19 | undo 14   | 2001 | 1 | 00 | c>CANTEEN 1                 |  997,    0
+        0 | 20 | undo 16   | 2001 | 1 | 00 | c>CANTEEN 1                 |  996,    0
+        0 | 21 | refund 10 | 2001 | 1 | 00 | CANTEEN>c 1                 |  997,    0
+        0 | 22 | undo 10   | 2001 | 8 | 00 | CANTEEN>c 3                 | 1000,    0
+    ",
+    );
+    assert_eq!(["CANTEEN", "fees", "grants"].map(|name| campus.balance(name)), [0, 0, grants]);
+}
+
+#[test]
 fn a_refund_that_is_taken_back_after_the_subsidy_was_spent_is_a_debt() {
     let mut campus = Campus::new();
     campus.run(

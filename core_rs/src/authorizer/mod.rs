@@ -223,15 +223,16 @@ impl<L: Log> Authorizer<L> {
     }
 
     /// Moves the business date on where the campus's calendar has. A clock set back changes nothing, and one that is more than
-    /// [`CUTOVER_DAYS_MAX`] ahead is not followed: the date could never be taken back. [`Self::clock_ahead_days`] tells.
+    /// [`CUTOVER_DAYS_MAX`] ahead is not followed: the date could never be taken back, nor could the holds that it lets lapse.
+    /// [`Self::clock_ahead_days`] tells.
     pub fn keep_date(&mut self, now: Timestamp) {
         let ahead = self.calendar.date(now).0.saturating_sub(self.ledger.business_date().0);
         let is_first = self.ledger.business_date() == NO_DATE;
         self.clock_ahead_days = if ahead > CUTOVER_DAYS_MAX && !is_first { ahead } else { 0 };
-        if ahead > 0 && self.clock_ahead_days == 0 {
+        if self.clock_ahead_days == 0 {
             self.move_date(now);
+            self.let_lapse(now);
         }
-        self.let_lapse(now);
     }
 
     /// Ends the holds that have lasted as long as they may, some at a time.
@@ -413,6 +414,11 @@ impl<L: Log> Authorizer<L> {
         if !window.contains(&needs.identity.date) || !window.contains(&original_date) {
             return self.too_late(now, inbound, &needs, &particulars);
         }
+        if is_advice(operation) && self.ledger.is_late_known(needs.identity, needs.content) {
+            // It was dated ahead of its day, and has been given to a person to post. Now that its day has come, the switch must not
+            // post it as well.
+            return Verdict::Plain(Response::InvalidTransaction);
+        }
         let card = needs.content.card();
         match (operation, &particulars) {
             (Operation::Balance, _) => return self.balance(needs.content),
@@ -486,8 +492,7 @@ impl<L: Log> Authorizer<L> {
     /// A message dated outside the window. What it tells of as an advice has happened, so it is written down for a person, once.
     #[cold]
     fn too_late(&mut self, now: Timestamp, inbound: &Inbound<'_>, needs: &Needs, particulars: &Particulars<'_>) -> Verdict {
-        let is_advice = matches!(inbound.operation, Operation::OfflineSale | Operation::Completion | Operation::Advice);
-        if is_advice && !self.ledger.is_late_known(needs.identity) {
+        if is_advice(inbound.operation) && !self.ledger.is_late_known(needs.identity, needs.content) {
             if !self.has_room() {
                 return Verdict::Plain(Response::Unavailable);
             }
@@ -595,6 +600,12 @@ fn say_privately(ledger: &Ledger, remembered: &Remembered, place: Place, private
             }
         }
     }
+}
+
+/// Whether an operation tells of what has happened already.
+#[inline]
+fn is_advice(operation: Operation) -> bool {
+    matches!(operation, Operation::OfflineSale | Operation::Completion | Operation::Advice)
 }
 
 /// Whether an operation needs nothing but what nearly all do, where there is no DE48.

@@ -226,7 +226,10 @@ impl<'a> File<'a> {
         }
         let header: Vec<&str> = record.iter().map(str::trim).collect();
         let kind = Kind::ALL.into_iter().find(|kind| kind.header() == header).ok_or_else(|| {
-            format!("{name} line 1: the header {:?} is not known; it must be one of {}", header.join(","), headers())
+            // Where the header was left out, the first line is a row, perhaps with a PIN or a key, and errors end in logs. No header has digits.
+            let line = header.join(",");
+            let what = if line.bytes().any(|byte| byte.is_ascii_digit()) { String::new() } else { format!(" {line:?}") };
+            format!("{name} line 1: the header{what} is not known; it must be one of {}", headers())
         })?;
         Ok(Self { name, content, kind, rows: 0, reader, record })
     }

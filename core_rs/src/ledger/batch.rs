@@ -2,7 +2,6 @@
 
 use super::batches::Totals;
 use super::command::{Outcome, Request};
-use super::identities::Remembered;
 use super::{Ledger, Response};
 
 impl Ledger {
@@ -30,9 +29,8 @@ impl Ledger {
         let own = self.totals(terminal, batch);
         if own != *totals {
             outcome.totals = Some(Box::new(own));
-            let entry = Remembered { has_extra: false, ..self.entry(position, request, Response::TotalsDiffer) };
             outcome.response = Response::TotalsDiffer;
-            let place = self.identities.remember(request.identity.date, &entry);
+            let place = self.remember(position, request, Response::TotalsDiffer);
             outcome.place = Some(place);
             self.identities.extra_mut(place).totals.clone_from(&outcome.totals);
             return;

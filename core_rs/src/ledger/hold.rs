@@ -116,7 +116,7 @@ impl Ledger {
     /// The transaction number of a hold that has lasted as long as it may.
     #[must_use]
     pub fn lapsing(&self, now: Timestamp) -> Option<u64> {
-        self.holds.due(now.checked_sub(u64::from(self.policy.hold_hours) * HOUR_MICROSECONDS)?)
+        self.holds.due(now.checked_sub(u64::from(self.policy.hold_hours) * HOUR_MICROSECONDS)?, now)
     }
 
     pub(super) fn lapse(&mut self, position: u64, outcome: &mut Outcome) {

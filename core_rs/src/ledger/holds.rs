@@ -1,8 +1,9 @@
 //! The open holds: which part of whose cash purse is kept back, and since when.
 //!
 //! Always true here: what is held of a holder is the sum of the holder's open holds. Holds stand in the order of their
-//! transaction numbers, which is that of their moments unless the clock was set back; only the first is looked at when one is
-//! sought that has lasted long enough, so a clock that jumped delays a lapse and never hastens one.
+//! transaction numbers, which is that of their moments unless the clock was wrong, and lapse in it. Only the first is looked at
+//! when one is sought that has lasted long enough. But one whose moment is still to come was made while the clock was ahead: how
+//! old it is nobody knows, only that it is older than the next one, and so it lapses when that may.
 
 use std::collections::BTreeMap;
 
@@ -69,9 +70,10 @@ impl Holds {
         self.open.get(&position)
     }
 
-    /// The first hold, if it was decided at this moment or before.
-    pub(super) fn due(&self, moment: Timestamp) -> Option<u64> {
-        self.open.first_key_value().filter(|(_, hold)| hold.timestamp <= moment).map(|(&position, _)| position)
+    /// The first hold, if it, or the next one where its moment is still to come, was decided at this moment or before.
+    pub(super) fn due(&self, moment: Timestamp, now: Timestamp) -> Option<u64> {
+        let known = self.open.values().find(|hold| hold.timestamp <= now)?;
+        self.open.first_key_value().filter(|_| known.timestamp <= moment).map(|(&position, _)| position)
     }
 
     /// How many are open.
@@ -125,9 +127,11 @@ mod tests {
         holds.add(5, hold(1, 200, 90));
         holds.add(6, hold(2, 1, 110));
         assert_eq!((holds.held(1), holds.held(2), holds.held(3)), (700, 1, 0));
-        assert_eq!((holds.due(99), holds.due(100)), (None, Some(3)));
+        assert_eq!((holds.due(99, 100), holds.due(100, 100)), (None, Some(3)));
+        assert_eq!((holds.due(89, 99), holds.due(90, 99)), (None, Some(3)), "it is older than the second, whatever the clock said");
+        assert_eq!(holds.due(80, 89), None);
         assert_eq!((holds.remove(3), holds.just_ended(3)), (Some(hold(1, 500, 100)), Some(&hold(1, 500, 100))));
-        assert_eq!((holds.remove(3), holds.held(1), holds.due(90)), (None, 200, Some(5)));
+        assert_eq!((holds.remove(3), holds.held(1), holds.due(90, 90)), (None, 200, Some(5)));
         holds.remove(5);
         assert_eq!((holds.held(1), holds.count()), (0, 1));
         assert_eq!((holds.just_ended(3), holds.just_ended(5).map(|hold| hold.amount)), (None, Some(200)));
@@ -157,8 +161,10 @@ mod tests {
                     let sum = list.iter().filter(|(_, hold)| hold.holder == holder).map(|(_, hold)| hold.amount).sum::<u64>();
                     prop_assert_eq!(holds.held(holder), sum);
                 }
-                let first = list.first().filter(|(_, hold)| hold.timestamp <= moment);
-                prop_assert_eq!((holds.due(moment), holds.count()), (first.map(|&(position, _)| position), list.len()));
+                let now = moment + 10;
+                let known = list.iter().find(|(_, hold)| hold.timestamp <= now);
+                let first = list.first().filter(|_| known.is_some_and(|(_, hold)| hold.timestamp <= moment));
+                prop_assert_eq!((holds.due(moment, now), holds.count()), (first.map(|&(position, _)| position), list.len()));
             }
             let mut bytes = Vec::new();
             holds.rows().for_each(|hold| Holds::put(&mut Encoder(&mut bytes), hold));

@@ -222,9 +222,12 @@ impl Ledger {
         writer.section(self.pins.rows(), Pins::put);
         writer.section(self.presence.rows(), Presence::put);
         writer.section(self.loans.rows(), Loans::put);
-        writer.section(self.late.iter(), |row, ((date, identity), noted)| {
+        writer.section(self.late.iter(), |row, ((date, identity, content), noted)| {
             row.u16(date.0);
             row.u64(*identity);
+            for word in content {
+                row.u64(*word);
+            }
             row.u16(noted.0);
         });
     }
@@ -304,7 +307,8 @@ impl Ledger {
         reader.section("doors", |row| self.presence.take(row, holders))?;
         reader.section("loans", |row| self.loans.take(row, [cards, holders, terminals]))?;
         reader.section("late advices", |row| {
-            let (key, noted) = ((Date(row.u16()?), row.u64()?), Date(row.u16()?));
+            let key = (Date(row.u16()?), row.u64()?, [row.u64()?, row.u64()?]);
+            let noted = Date(row.u16()?);
             let in_order = self.late.last_key_value().is_none_or(|(&last, _)| last < key);
             self.late.insert(key, noted);
             in_order.then_some(())

@@ -53,7 +53,7 @@ use batches::{Batches, Totals};
 use bytes::{Decoder, Encoder};
 use holds::Holds;
 use hotlist::Hotlist;
-use identities::{Deed, Identities, Place, Remembered, State};
+use identities::{Content, Deed, Identities, Place, Remembered, State};
 use loans::Loans;
 use pins::Pins;
 use presence::Presence;
@@ -133,9 +133,16 @@ pub struct Ledger {
     pins: Pins,
     presence: Presence,
     loans: Loans,
-    /// Advices that came dated outside the window, by the day and the rest of their identity, with the business date on which each
-    /// was written down: each is written down once.
-    late: BTreeMap<(Date, u64), Date>,
+    /// Advices that came dated outside the window, with the business date on which each was written down: each is so once.
+    late: BTreeMap<Late, Date>,
+}
+
+/// An advice by its day, the rest of its identity, and its content: nobody sees to it that a terminal with a wrong date counts its
+/// STANs on, and of two different advices neither may be lost.
+type Late = (Date, u64, [u64; 2]);
+
+fn late(identity: identities::Identity, content: Content) -> Late {
+    (identity.date, identity.packed(), content.packed())
 }
 
 /// What every outcome keeps, whatever was decided: the money that moved is the money that it tells of, a decline moves none,
@@ -236,7 +243,9 @@ impl Ledger {
         self.remembered_from = self.remembered_from.max(oldest);
         self.identities.forget_before(self.remembered_from);
         self.batches.forget_before(self.remembered_from);
-        self.late.retain(|_, noted| *noted >= oldest);
+        // One that was dated ahead is known for as long as its day could still come.
+        let first = self.remembered_from;
+        self.late.retain(|(date, ..), noted| *noted >= oldest || *date >= first);
     }
 
     /// The business date moves on: what is counted by the day begins anew.
@@ -277,7 +286,7 @@ impl Ledger {
             + self.pins.memory()
             + self.presence.memory()
             + self.loans.memory()
-            + self.late.len() * 2 * size_of::<((Date, u64), Date)>()
+            + self.late.len() * 2 * size_of::<(Late, Date)>()
     }
 
     /// What is on loan.
@@ -319,10 +328,10 @@ impl Ledger {
         }
     }
 
-    /// Whether an advice that is dated outside the window was written down already.
+    /// Whether this advice was written down already when it came dated outside the window.
     #[must_use]
-    pub fn is_late_known(&self, identity: identities::Identity) -> bool {
-        self.late.contains_key(&(identity.date, identity.packed()))
+    pub fn is_late_known(&self, identity: identities::Identity, content: Content) -> bool {
+        self.late.contains_key(&late(identity, content))
     }
 
     /// What can be spent from a cash and a subsidy purse, in fen: what is held is not in it.
@@ -479,7 +488,7 @@ impl Ledger {
             Command::BatchClose { request, totals } => self.batch_close(position, request, totals, outcome),
             Command::Event { request, kind, .. } => self.event(position, request, *kind, outcome),
             Command::LateAdvice { request, .. } => {
-                self.late.insert((request.identity.date, request.identity.packed()), self.business_date);
+                self.late.insert(late(request.identity, request.content), self.business_date);
                 outcome.response = Response::InvalidTransaction;
             }
             Command::Reversal { request, original } => self.reversal(position, request, *original, outcome),

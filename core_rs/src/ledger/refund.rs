@@ -35,7 +35,9 @@ impl Original {
     }
 
     /// What the purses get when `amount` more fen of DE4 are given back: the same part of what they paid as all of it is of DE4, cash
-    /// first. What they have got before counts as it was, because a refund that was taken back may have been any of several.
+    /// first. What they have got before counts as it was, because a refund that was taken back may have been any of several; but it is
+    /// never less than `amount` with a surcharge and never more with a discount, or the grants would be given a surcharge, and the
+    /// fees pay for a discount.
     pub(super) fn share(&self, amount: u64) -> [u64; 2] {
         if self.amount() == 0 {
             return [0, 0];
@@ -43,7 +45,9 @@ impl Original {
         let due = u128::from(self.paid()) * u128::from(self.extra.refunded + amount) / u128::from(self.amount());
         let due = u64::try_from(due).expect("a part of what was paid");
         let [cash_before, subsidy_before] = self.extra.given_back;
-        let given = due.saturating_sub(cash_before + subsidy_before);
+        let before = cash_before + subsidy_before;
+        let given = due.saturating_sub(before);
+        let given = if self.paid() < self.amount() { given.min(amount) } else { given.max(amount).min(self.paid() - before) };
         let cash = given.min(self.purses()[0] - cash_before);
         [cash, given - cash]
     }

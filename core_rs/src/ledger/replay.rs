@@ -168,7 +168,7 @@ impl Ledger {
                 "the record's identity lies outside the days whose identities are kept"
             });
         }
-        if is_late && self.is_late_known(request.identity) {
+        if is_late && self.is_late_known(request.identity, request.content) {
             return Err("the record puts an advice off a second time");
         }
         if !is_time(request.echo.time()) {

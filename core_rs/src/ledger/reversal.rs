@@ -94,11 +94,10 @@ impl Ledger {
         if !is_done {
             return None;
         }
-        let totals = self.count(request);
         match standing.decided.deed {
-            Deed::Load | Deed::Refund => totals.credit_reversal(amount),
+            Deed::Load | Deed::Refund => self.count(request).credit_reversal(amount),
             Deed::Hold => {}
-            _ => totals.debit_reversal(left),
+            _ => self.count(request).debit_reversal(left),
         }
         Some(standing)
     }

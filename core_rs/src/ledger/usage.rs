@@ -15,7 +15,8 @@ use super::rule::{Rule, RuleKind};
 use super::rules::Rules;
 use crate::calendar::Date;
 
-/// A sale as the rules see it. All of it can be told of a sale that is remembered, but for the class, which is the card's now.
+/// A sale as the rules see it. All of it can be told of a sale that is remembered, but for the class, which is the card's now, and the
+/// category, which is the merchant's now.
 #[derive(Clone, Copy, Debug)]
 pub struct Sale {
     /// The holder's index.

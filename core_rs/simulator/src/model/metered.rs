@@ -1,7 +1,8 @@
 //! Metered use: holds, their completions, and what lapses.
 
+use super::calendar::{NO_DAY, campus_day};
 use super::money::{Deed, Kind};
-use super::{Asked, Effect, Event, Model, Ruling};
+use super::{Asked, Effect, Event, FOLLOWED_DAYS, Model, Ruling};
 
 /// Holds that lapse at a look at the clock.
 const LAPSES_AT_ONCE: u64 = 64;
@@ -71,14 +72,26 @@ impl Model {
         Ok(Effect { deed: Some(done), ..Effect::default() })
     }
 
-    /// Whether a hold has lasted as long as it may. The oldest is looked at, by transaction number.
+    /// The oldest hold by transaction number, where it has lasted as long as it may: by its own moment, or if that is still to come by that
+    /// of the next one.
     fn due(&self, now: u64) -> Option<u64> {
-        let (number, hold) = self.holds.first_key_value()?;
-        (hold.at + u64::from(self.limits.hold_hours) * HOUR <= now).then_some(*number)
+        for hold in self.holds.values() {
+            if hold.at + u64::from(self.limits.hold_hours) * HOUR <= now {
+                return self.holds.keys().next().copied();
+            }
+            if hold.at <= now {
+                break;
+            }
+        }
+        None
     }
 
-    /// The clock was looked at, and so many holds lapsed. `None`: more were due, or fewer; but for a journal without room.
+    /// The clock was looked at, and so many holds lapsed. `None`: more were due, or fewer; but for a journal without room, and by a
+    /// clock that is not followed none may.
     pub fn let_lapse(&mut self, now: u64, lapsed: u64, room: bool) -> Option<()> {
+        if self.day != NO_DAY && campus_day(now) - self.day > FOLLOWED_DAYS[0] {
+            return (lapsed == 0).then_some(());
+        }
         for _ in 0..lapsed {
             let hold = self.due(now)?;
             self.lapse(hold);

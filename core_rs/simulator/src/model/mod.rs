@@ -61,7 +61,7 @@ struct Merchant {
     takings: i64,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Content {
     card: Option<String>,
     processing: Option<u32>,
@@ -177,7 +177,7 @@ pub struct Model {
     numbers: BTreeMap<u64, Identity>,
     tombstones: BTreeSet<Identity>,
     /// Advices dated outside the window that were written down, with the business date of it.
-    late: BTreeMap<Identity, Day>,
+    late: BTreeMap<(Identity, Content), Day>,
     holds: BTreeMap<u64, OpenHold>,
     rules: Rules,
     hotlist: Hotlist,
@@ -232,7 +232,7 @@ impl Model {
         self.decisions.retain(|identity, _| identity.2 >= from);
         self.numbers.retain(|_, identity| identity.2 >= from);
         self.tombstones.retain(|identity| identity.2 >= from);
-        self.late.retain(|_, written| *written >= from);
+        self.late.retain(|(identity, _), written| *written >= from || identity.2 >= from);
         let open: BTreeSet<_> = self.terminals.iter().map(|(id, terminal)| (*id, terminal.batch)).collect();
         self.batches.retain(|batch, totals| totals.touched >= from || open.contains(batch));
     }
@@ -347,14 +347,18 @@ impl Model {
         }
         let window = self.remembered_from..=self.day + 1;
         let request = || Event::Request(Box::new((draft.clone(), key, nonce, now)));
+        let content =
+            Content { card: draft.card.clone(), processing: draft.processing, amount: draft.amount, currency: draft.currency };
         if !window.contains(&identity.2) || !window.contains(&about.2) {
-            return self.refuse_late(operation, identity, is_current, request, room);
+            return self.refuse_late(operation, (identity, content), is_current, request, room);
+        }
+        if operation.is_advice() && self.late.contains_key(&(identity, content.clone())) {
+            // It was given to a person before its day came.
+            return self.plain("12", true, true);
         }
         if let Some(answer) = self.inquiry(operation, draft) {
             return answer;
         }
-        let content =
-            Content { card: draft.card.clone(), processing: draft.processing, amount: draft.amount, currency: draft.currency };
         if let Some(decided) = self.decisions.get(&identity) {
             let code = if operation == Operation::Unknown { "12" } else { "94" };
             return if decided.content == content {
@@ -383,20 +387,20 @@ impl Model {
     fn refuse_late(
         &mut self,
         operation: Operation,
-        identity: Identity,
+        advice: (Identity, Content),
         is_current: bool,
         request: impl Fn() -> Event,
         room: bool,
     ) -> Expected {
-        if !operation.is_advice() || self.late.contains_key(&identity) {
+        if !operation.is_advice() || self.late.contains_key(&advice) {
             return self.plain("12", true, true);
         }
         if !room {
             return self.plain("91", false, true);
         }
         self.position += 1;
-        self.late.insert(identity, self.day);
-        self.follow_session(identity.1, is_current);
+        self.follow_session(advice.0.1, is_current);
+        self.late.insert(advice, self.day);
         self.keep(request());
         Expected { events: vec!["decided.late_advice"], ..self.plain("12", true, true) }
     }

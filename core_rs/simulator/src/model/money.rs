@@ -60,12 +60,15 @@ impl Deed {
         Self { kind, card: card.to_owned(), amount, paid, stands: true, has_lapsed: false, refunded: 0, back: [0, 0], about: 0 }
     }
 
-    /// What the purses get when so much more of the amount is refunded: of the price as much as of the amount, rounded down over
-    /// all refunds, and cash first, as far as it paid.
+    /// What the purses get when so much more of the amount is refunded, cash first, as far as it paid: that much, and of a surcharge, or but
+    /// for a discount, as much as of the amount over all refunds, a surcharge rounded down and a discount up. What refunds that were taken
+    /// back have left ahead of that stays ahead until the others have caught up.
     fn share(&self, amount: i64) -> [i64; 2] {
-        let price = i128::from(self.paid[0] + self.paid[1]);
-        let got = price * i128::from(self.refunded + amount) / i128::from(self.amount);
-        let more = (i64::try_from(got).expect("fen") - self.back[0] - self.back[1]).max(0);
+        let surcharge = self.paid[0] + self.paid[1] - self.amount;
+        let due = i128::from(surcharge) * i128::from(self.refunded + amount);
+        let due = i64::try_from(due.div_euclid(i128::from(self.amount))).expect("fen");
+        let behind = due - (self.back[0] + self.back[1] - self.refunded);
+        let more = amount + if surcharge >= 0 { behind.max(0) } else { behind.clamp(-amount, 0) };
         let cash = more.min(self.paid[0] - self.back[0]);
         [cash, more - cash]
     }
