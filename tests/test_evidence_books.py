@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from switch.evidence import Fault
-from switch.evidence.books import HOUR_MICROSECONDS, Books
+from switch.evidence.books import HOUR_MICROSECONDS, Books, Decision
 from switch.evidence.effects import Terms
 from switch.evidence.posting import post
 from switch.evidence.records import TOTALS, Message, Record, Rule, Unreadable, decode
@@ -549,6 +549,24 @@ def test_rules_are_asked_of_what_is_sold(words: str | None, rules: list[Rule], s
         return
     with pytest.raises(Fault, match=words):
         steps[-1](story)
+
+
+@pytest.mark.parametrize(
+    ("amount", "paid", "refunded", "given_back", "back", "share"),
+    [
+        (4, 6, 0, 0, 1, 1),
+        (4, 6, 1, 1, 1, 2),
+        # Of a surcharge of 2 the refunds that stand have given back all: no more than the amount is left.
+        (4, 6, 2, 4, 1, 1),
+        (8, 4, 1, 0, 1, 1),
+        # Of a discount of 4 the refunds that stand have given back all to the grants.
+        (8, 4, 4, 0, 1, 1),
+        (8, 4, 4, 0, 4, 4),
+    ],
+)
+def test_what_a_refund_gives(amount: int, paid: int, refunded: int, given_back: int, back: int, share: int) -> None:
+    sale = Decision(1, {"amount": amount}, "1", "H", "M", "2026-11-22", (paid, 0), True, refunded=refunded, given_back=(given_back, 0))
+    assert sale.share(back) == (share, 0)
 
 
 def test_the_most_specific_rule_holds_and_the_lowest_ceiling() -> None:

@@ -80,6 +80,8 @@ class Decision:
             return (0, 0)
         due = sum(self.paid) * (self.refunded + amount) // self.amount
         given = max(due - sum(self.given_back), 0)
+        # Where refunds were taken back, others may have got ahead; what is beside the amount changes sides never.
+        given = min(given, amount) if sum(self.paid) < self.amount else max(given, amount)
         cash = min(given, self.paid[0] - self.given_back[0])
         return (cash, given - cash)
 
