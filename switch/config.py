@@ -246,13 +246,25 @@ def load(path: Path | str) -> Config:
         database=msgspec.structs.replace(sections.database, folder=file.parent / sections.database.folder),
         keys=msgspec.structs.replace(sections.keys, folder=file.parent / sections.keys.folder),
     )
+    _check_together(config, path, text)
+    return config
+
+
+def _check_together(config: Config, path: Path | str, text: str) -> None:
+    """What each section alone cannot tell. Raises `ConfigError`."""
     if config.journal.archive.resolve() == config.journal.folder.resolve():
         place = _at_line(text, "journal", "archive") or _at_line(text, "journal", "folder")
         raise ConfigError(f"{path}{place}: journal.archive is journal.folder itself; name a folder of its own.")
     if config.admin.port and (config.admin.host, config.admin.port) == (config.terminals.host, config.terminals.port):
         place = _at_line(text, "admin", "port") or _at_line(text, "terminals", "port")
         raise ConfigError(f"{path}{place}: admin.port is {config.admin.port}, which terminals.port takes already; the two must differ.")
-    return config
+    policy = config.policy
+    if policy.hold_hours > (hours := 24 * max(policy.identity_days - 1, 1)):
+        place = _at_line(text, "policy", "hold_hours") or _at_line(text, "policy", "identity_days")
+        raise ConfigError(
+            f"{path}{place}: policy.hold_hours is {policy.hold_hours}, longer than a hold can be completed with policy.identity_days"
+            f" {policy.identity_days}; the most is {hours}."
+        )
 
 
 def initialise(directory: Path | str) -> Config:
@@ -474,7 +486,7 @@ timezone = ""
 amount_max = 5000000
 # For so many business days a repeated request gets its first answer again.
 identity_days = 8
-# A hold that nobody completes lapses after so many hours.
+# A hold that nobody completes lapses after so many hours, 24 at most for each of the identity_days but one.
 hold_hours = 24
 # So many wrong PINs in a row lock a card's PIN.
 pin_tries_max = 3

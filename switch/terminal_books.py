@@ -91,7 +91,7 @@ class Batches:
 
     def closed(self, batch: int) -> None:
         """The switch has the same totals: the next batch opens, if it was not open already."""
-        self.open = max(self.open, batch + 1)
+        self.open = max(self.open, min(batch + 1, _BATCH_MAX))
 
     def count(self, mti: str, elements: Mapping[str, str], reference: str, undone: str | None) -> None:
         """A request that was granted as transaction `reference`.
@@ -133,6 +133,8 @@ class Batches:
             setattr(totals, total, getattr(totals, total) + more)
 
 
+_BATCH_MAX: Final = 999_999
+"""No number follows it: that batch stays open."""
 _REFUND: Final = "20"
 _CREDITS: Final = frozenset({_REFUND, "21"})
 _DEBITS: Final = frozenset({"00", "50"})

@@ -470,7 +470,7 @@ class Campus:
         totals = self.totals[terminal, batch]
         if totals != [int(message[element]) for element in TOTALS]:
             return "95", {element: f"{value:0{10 if element < '80' else 16}}" for element, value in zip(TOTALS, totals, strict=True)}
-        self._batches[terminal] = max(self._batches[terminal], batch + 1)
+        self._batches[terminal] = max(self._batches[terminal], min(batch + 1, 999_999))
         return "00", {}
 
     def _event(self, message: Fields, _: Deed, __: str | None) -> tuple[str, Fields]:

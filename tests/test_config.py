@@ -172,6 +172,14 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "[terminals]\nport = 9000\n[admin]\nport = 9000",
             "line 4: admin.port is 9000, which terminals.port takes already; the two must differ.",
         ),
+        (
+            "[policy]\nidentity_days = 3\nhold_hours = 49",
+            "line 3: policy.hold_hours is 49, longer than a hold can be completed with policy.identity_days 3; the most is 48.",
+        ),
+        (
+            "[policy]\nidentity_days = 1\nhold_hours = 25",
+            "line 3: policy.hold_hours is 25, longer than a hold can be completed with policy.identity_days 1; the most is 24.",
+        ),
     ],
 )
 def test_a_fault_is_named_with_its_field_and_what_is_allowed(tmp_path: Path, text: str, sentence: str) -> None:

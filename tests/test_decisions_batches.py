@@ -152,6 +152,14 @@ async def test_the_open_batch_is_the_one_after_the_last_that_was_closed(scene: S
     assert await totals(scene, "pos", 8) == (0, 0, 0, 0, 3, 852, 0, 0), "nor does one that differs"
 
 
+async def test_after_the_last_number_no_other_batch_opens(scene: Scene) -> None:
+    assert (await close(scene, "pos", 999_999, NOTHING)).code == "00"
+    await scene.do("purchase 850")
+    assert (await close(scene, "pos", 999_999, (0, 0, 0, 0, 1, 850, 0, 0))).code == "00"
+    await scene.do("purchase 1 3=001000")
+    assert await totals(scene, "pos", 999_999) == (0, 0, 0, 0, 2, 851, 0, 0)
+
+
 async def test_a_batch_is_its_terminals_own(scene: Scene) -> None:
     await scene.do("purchase 850, purchase 1 @pos2 3=001000, void #1 @pos2")
     assert await totals(scene, "pos", 1) == (0, 0, 0, 0, 1, 850, 0, 0)

@@ -344,8 +344,9 @@ fn a_wrong_row_of_pins_is_named_and_the_pin_is_not() {
     for (row, field, reason) in [
         ("1003,90817", "card_number", "1003 stands on line 2 already"),
         ("12x,90817", "card_number", "\"12x\" is not 1 to 19 digits"),
-        ("9999,90817", "card_number", "card 9999 is not known; import the cards first"),
-        ("01001,90817", "card_number", "card 01001 is not known"),
+        ("9999,90817", "card_number", "the card is not known; import the cards first"),
+        ("01001,90817", "card_number", "the card is not known; import the cards first"),
+        ("90817,1001", "card_number", "the card is not known; import the cards first"),
         ("1001,", "pin", "the PIN is not 4 to 12 digits"),
         ("1001,908", "pin", "the PIN is not 4 to 12 digits"),
         ("1001,9081790817908", "pin", "the PIN is not 4 to 12 digits"),

@@ -16,6 +16,8 @@ from .records import ACCOUNT_FEN_MAX, DAY_ZERO, TOTALS, Document, Message, Recor
 IDENTITY_DAYS_MAX: Final = 60
 """Days for which a switch may remember decisions, at most; what is older can be forgotten here as well."""
 PURSE_FEN_MAX: Final = 99_999_999_999
+BATCH_MAX: Final = 999_999
+"""No number follows it: that batch stays open."""
 """The most that a purse is opened with or loaded up to."""
 HOUR_MICROSECONDS: Final = 3_600_000_000
 Pair = tuple[int, int]

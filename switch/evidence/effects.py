@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from .answers import differs
-from .books import SALES, Batch, Books, Decision, Hold, Pair, Taken, transfers
+from .books import BATCH_MAX, SALES, Batch, Books, Decision, Hold, Pair, Taken, transfers
 from .lines import Fault, canonical, listed
 from .records import PAYEES, Document, Message, Rule
 
@@ -310,9 +310,10 @@ def _close_batch(books: Books, taken: Taken) -> Effect:
     if (own or told) != known:
         raise Fault(f"batch {number} of terminal {taken.terminal} adds up to {canonical(known)}, not to {canonical(own or told)}")
     open_ = books.open_batch.get(terminal, 1)
-    if own is None and number >= open_:
+    following = min(number + 1, BATCH_MAX)
+    if own is None and following > open_:
         books.batches.setdefault((terminal, open_), Batch()).touched = books.today
-        books.open_batch[terminal] = number + 1
+        books.open_batch[terminal] = following
     return Effect()
 
 

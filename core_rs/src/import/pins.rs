@@ -28,7 +28,8 @@ fn pin(line: u64, fields: Fields<'_>, once: &mut Once, is_known: impl Fn(CardNum
     let number = fields.card_number(0)?;
     once.see(line, fields.text(0))?;
     if !is_known(number) {
-        return Err((0, format!("card {number} is not known; import the cards first")));
+        // Without its number: where the columns were exchanged it is the PIN, and errors end in logs.
+        return Err((0, "the card is not known; import the cards first".to_owned()));
     }
     let pin = Pin::from_digits(fields.text(1).as_bytes());
     let pin = pin.ok_or_else(|| (1, format!("the PIN is not {PIN_DIGITS_MIN} to {PIN_DIGITS_MAX} digits")))?;

@@ -4,6 +4,9 @@ use super::batches::Totals;
 use super::command::{Outcome, Request};
 use super::{Ledger, Response};
 
+/// DE60 has six digits. After the last number there is no next one: that batch stays open.
+const BATCH_MAX: u32 = 999_999;
+
 impl Ledger {
     /// The totals of the batch that a request belongs to: the one that DE60 names, else the terminal's open one.
     #[inline]
@@ -35,8 +38,9 @@ impl Ledger {
             self.identities.extra_mut(place).totals.clone_from(&outcome.totals);
             return;
         }
-        if batch >= self.registry.terminals[terminal].batch {
-            self.open_batch(terminal, batch + 1);
+        let next = (batch + 1).min(BATCH_MAX);
+        if next > self.registry.terminals[terminal].batch {
+            self.open_batch(terminal, next);
         }
         self.remembered(position, request, Response::Approved, outcome);
     }

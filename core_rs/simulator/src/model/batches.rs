@@ -53,11 +53,12 @@ impl Model {
             return Effect { code: "95", totals: Some(own), ..Effect::default() };
         }
         let open = self.terminals[&id].batch;
-        if named >= open {
+        let next = (named + 1).min(999_999);
+        if next > open {
             if let Some(batch) = self.batches.get_mut(&(id, open)) {
                 batch.touched = self.day;
             }
-            self.terminals.get_mut(&id).expect("known").batch = named + 1;
+            self.terminals.get_mut(&id).expect("known").batch = next;
         }
         self.events.push(if own == [0; 8] { "decided.batch_empty" } else { "decided.batch_equal" });
         Effect::default()
