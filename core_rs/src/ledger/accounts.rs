@@ -292,6 +292,18 @@ impl Accounts {
     /// of no return.
     pub(super) fn can_post(&self, movements: &Movements) -> bool {
         let list = movements.as_slice();
+        // Where there is room for all of it at once there is room for each, in whatever order.
+        let fits = |amount: i64| {
+            list.iter().all(|movement| {
+                let (debit, credit) = (&self.accounts[movement.debit as usize], &self.accounts[movement.credit as usize]);
+                debit.balance >= debit.bounds().0 + amount && credit.balance <= credit.bounds().1 - amount
+            })
+        };
+        movements.total() <= ACCOUNT_FEN_MAX.unsigned_abs() && fits(movements.total().cast_signed()) || self.can_post_in_turn(list)
+    }
+
+    #[cold]
+    fn can_post_in_turn(&self, list: &[Movement]) -> bool {
         list.iter().enumerate().all(|(index, movement)| {
             let balance = |account: AccountId| {
                 self.balance(account) + list[..index].iter().map(|before| before.change_of(account)).sum::<i64>()
