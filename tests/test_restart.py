@@ -14,7 +14,7 @@ import trio
 from switch._core import Core
 from switch.dialect import encode, frame
 from switch.terminal import Terminal
-from tests.switch_process import CANTEEN, MERCHANTS, Device, Switch, in_thread, now, until
+from tests.switch_process import CANTEEN, MERCHANTS, Device, Fields, Switch, in_thread, now, until
 
 if TYPE_CHECKING:
     from switch.terminal_protocol import Reply, Request
@@ -139,6 +139,50 @@ async def test_after_a_restart_the_switch_knows_what_it_knew(own: Switch) -> Non
             assert (await cut_off.ask(connection, cut_off.balance(card), previous)).code == "00", "so does the previous session's key"
             assert (await unsigned.ask(connection, unsigned.balance(card), unsigned.sign_on_key)).code == "63"
     assert await own.purses(card) == (900, 0)
+
+
+async def test_every_operation_outlives_a_kill(own: Switch) -> None:
+    counter, water, library, gate = [await own.device(kind=kind) for kind in ("counter", "water", "library", "gate")]
+    card, lost = await own.card(cash=10_000, subsidy=0), await own.card()
+    asked: list[tuple[Device, Fields, bytes]] = []
+
+    async with own.connect() as connection:
+        for device in (counter, water, library, gate):
+            await device.sign_on(connection)
+
+        async def grant(device: Device, request: Fields) -> str:
+            answer = await device.ask(connection, request)
+            assert answer.code == "00", request
+            asked.append((device, request, answer.message))
+            return answer.fields["37"]
+
+        sale = await grant(counter, counter.purchase(card, 1_000))
+        await grant(counter, counter.refund(sale, 300))
+        await grant(counter, counter.void(await grant(counter, counter.purchase(card, 50))))
+        await grant(counter, counter.load(card, 500))
+        await grant(counter, counter.bill(card, 200))
+        await grant(counter, counter.offline_sale(card, 100))
+        await grant(counter, counter.loss(lost))
+        hold = await grant(water, water.hold(card, 400))
+        await grant(library, library.act("borrow", card, "QA76.1"))
+        await grant(gate, gate.act("enter", card))
+        await grant(counter, counter.batch_close(1, (2, 800, 0, 0, 4, 1_350, 1, 50)))
+    left = 10_000 - 1_000 + 300 + 500 - 200 - 100
+    assert (await own.show("card", card))["available_cash"] == left - 400
+
+    await in_thread(own.kill)
+    await in_thread(own.start)
+    async with own.connect() as connection:
+        for device, request, message in asked:
+            assert (await device.ask(connection, request)).message == message
+        assert (await own.show("card", card))["available_cash"] == left - 400
+        assert (await counter.ask(connection, counter.purchase(lost, 1))).code == "41"
+        assert (await counter.ask(connection, counter.refund(sale, 701))).code == "61"
+        assert (await library.ask(connection, library.act("borrow", lost, "QA76.1"))).code == "41"
+        assert (await library.ask(connection, library.act("return", card, "QA76.1"))).code == "00"
+        assert (await water.ask(connection, water.completion(hold, 150))).code == "00"
+        assert (await counter.ask(connection, counter.batch_close(2, (0,) * 8))).code == "00"
+    assert await own.purses(card) == (left - 150, 0)
 
 
 async def test_what_was_read_before_sigterm_is_answered(own: Switch) -> None:
