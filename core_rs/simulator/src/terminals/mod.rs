@@ -47,6 +47,8 @@ pub const CARDS: [&str; 16] = [
 
 /// A merchant that no terminal belongs to.
 const NOBODY: &str = "M-SOMEBODY";
+/// After so many days a date without a year may be the next year's.
+const HALF_YEAR_DAYS: Day = 182;
 
 /// The paper that a customer got.
 #[derive(Clone, Debug)]
@@ -119,6 +121,8 @@ struct Pending {
     request: usize,
     draft: Draft,
     tries: u32,
+    /// The day on which it was asked first, by the right clock.
+    asked_on: Day,
 }
 
 /// What was asked and answered.
@@ -267,7 +271,7 @@ impl Terminal {
             _ => {}
         }
         let sent = self.send(request, draft.clone(), key);
-        self.pending.push(Pending { request, draft, tries: 0 });
+        self.pending.push(Pending { request, draft, tries: 0, asked_on: scene.today });
         if scene.rng.u8(..20) == 0 {
             scene.coverage.count("terminal.doubled");
             let bytes = sent.bytes.clone();
@@ -320,6 +324,10 @@ impl Terminal {
         let pending = &mut self.pending[place];
         pending.tries += 1;
         let tries = pending.tries;
+        if scene.today - pending.asked_on > HALF_YEAR_DAYS {
+            // DE13 has no year: what was counted then may be counted once more as this year's.
+            self.till.give_up(&pending.draft);
+        }
         let can_be_reversed = class(pending.draft.mti) == 2 && pending.draft.mti != 120;
         if !patiently && can_be_reversed && tries > 1 && scene.rng.u8(..3) == 0 {
             scene.coverage.count("terminal.reversed_unanswered");
