@@ -529,6 +529,7 @@ fn a_terminal_that_signs_on_without_end_is_put_off_and_harms_nobody() {
     assert_eq!(storm(&mut authorizer, &mut till, NOON + DAY), SIGN_ONS_AT_ONCE);
     // A clock that is set back locks nobody out.
     assert_eq!(storm(&mut authorizer, &mut till, NOON), SIGN_ONS_AT_ONCE);
+    assert_eq!(storm(&mut authorizer, &mut till, NOON - 1), SIGN_ONS_AT_ONCE, "be it by a little");
 }
 
 #[test]

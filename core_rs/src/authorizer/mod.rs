@@ -105,6 +105,8 @@ pub struct Authorizer<L> {
     /// For each terminal the moment from which it would have been given all of its sign-ons at one each
     /// [`SIGN_ON_MICROSECONDS`]: how far that is ahead of the clock says how much it has used of what it may have at once.
     signed_on_until: Vec<Timestamp>,
+    /// The clock at the last sign-on.
+    signed_on_at: Timestamp,
     /// The readings of the hotlist that are under way.
     readings: Readings,
     /// DE48 of a reply, while it is written.
@@ -186,6 +188,7 @@ impl<L: Log> Authorizer<L> {
             days: Days::default(),
             printed: (Date(0), 101),
             signed_on_until: Vec::new(),
+            signed_on_at: 0,
             readings: Readings::default(),
             private: Vec::new(),
             nonces,
@@ -524,10 +527,14 @@ impl<L: Log> Authorizer<L> {
     fn may_sign_on(&mut self, now: Timestamp, terminal: u32) -> bool {
         let terminals = self.ledger.registry().terminals.rows().len();
         self.signed_on_until.resize(terminals, 0);
+        if now < self.signed_on_at {
+            // The clock was set back: what was counted by the other one says nothing.
+            self.signed_on_until.fill(0);
+        }
+        self.signed_on_at = now;
         let until = &mut self.signed_on_until[terminal as usize];
         let whole = SIGN_ONS_AT_ONCE * SIGN_ON_MICROSECONDS;
-        // Further ahead than it can get is a clock that was set back.
-        let used = until.checked_sub(now).filter(|used| *used <= whole).unwrap_or(0);
+        let used = until.saturating_sub(now);
         let may = used + SIGN_ON_MICROSECONDS <= whole;
         if may {
             *until = now.saturating_add(used + SIGN_ON_MICROSECONDS);
