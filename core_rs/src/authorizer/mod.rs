@@ -233,7 +233,9 @@ impl<L: Log> Authorizer<L> {
         let is_first = self.ledger.business_date() == NO_DATE;
         self.clock_ahead_days = if ahead > CUTOVER_DAYS_MAX && !is_first { ahead } else { 0 };
         if self.clock_ahead_days == 0 {
-            self.move_date(now);
+            if ahead > 0 {
+                self.move_date(now);
+            }
             self.let_lapse(now);
         }
     }

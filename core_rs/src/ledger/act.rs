@@ -28,8 +28,7 @@ impl Ledger {
         outcome: &mut Outcome,
     ) {
         let number = request.content.card().expect("a card is shown");
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
+        if self.was_reversed_before(request) {
             return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         let Some(index) = self.registry.cards.find(&number) else {

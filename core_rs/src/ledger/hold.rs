@@ -52,8 +52,7 @@ impl Ledger {
 
     pub(super) fn completion(&mut self, position: u64, request: &Request, original: u64, outcome: &mut Outcome) {
         let amount = request.content.amount().expect("a completion has an amount");
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
+        if self.was_reversed_before(request) {
             return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         if amount > u64::from(self.policy.amount_max) {

@@ -17,6 +17,12 @@ pub(super) fn card_decline(card: &Card, today: Date) -> Option<Response> {
 }
 
 impl Ledger {
+    /// Whether a message was reversed before it came: asked where nothing was decided under its identity, which a tombstone has then.
+    #[inline]
+    pub(super) fn was_reversed_before(&self, request: &Request) -> bool {
+        self.identities.find(request.identity).is_some()
+    }
+
     /// The amount in fen that a message moves and the index of the card that it names; or why not: 12 where it was reversed before it came,
     /// 13, 14.
     ///
@@ -26,8 +32,7 @@ impl Ledger {
     pub(super) fn amount_and_card(&self, request: &Request) -> Result<(u64, u32), Response> {
         let amount = request.content.amount().expect("what moves money has an amount");
         let number = request.content.card().expect("what moves money has a card");
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
+        if self.was_reversed_before(request) {
             return Err(Response::InvalidTransaction);
         }
         if amount == 0 || amount > u64::from(self.policy.amount_max) {

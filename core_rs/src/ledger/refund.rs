@@ -97,8 +97,7 @@ impl Ledger {
     }
 
     pub(super) fn void(&mut self, position: u64, request: &Request, original: u64, outcome: &mut Outcome) {
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
+        if self.was_reversed_before(request) {
             return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         let is_meant = |deed| matches!(deed, Deed::Purchase | Deed::OfflineSale);
@@ -123,8 +122,7 @@ impl Ledger {
 
     pub(super) fn refund(&mut self, position: u64, request: &Request, original: u64, outcome: &mut Outcome) {
         let amount = request.content.amount().expect("a refund has an amount");
-        let reversed_before = self.identities.find(request.identity).is_some();
-        if reversed_before {
+        if self.was_reversed_before(request) {
             return self.remembered(position, request, Response::InvalidTransaction, outcome);
         }
         if amount == 0 || amount > u64::from(self.policy.amount_max) {
