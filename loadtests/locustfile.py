@@ -22,7 +22,7 @@ from typing import Any, Final
 
 import gevent
 from gevent.queue import SimpleQueue
-from locust import LoadTestShape, User, constant, events, task
+from locust import LoadTestShape, User, constant, events, stats, task
 from locust.env import Environment
 from locust.runners import LocalRunner
 
@@ -244,6 +244,10 @@ def _end(environment: Environment, **_: Any) -> None:
     if lunch.settled < lunch.entries:
         _log.error("%d of %d requests were not made or not answered", lunch.entries - lunch.settled, lunch.entries)
         environment.process_exit_code = 1
+    options = environment.parsed_options
+    if options is not None and options.csv_prefix:
+        # Locust writes its tables once in so long and not at the end: without another turn, what came since its last one is missing there.
+        gevent.sleep(stats.CSV_STATS_INTERVAL_SEC)
 
 
 events.init_command_line_parser.add_listener(_options)  # type: ignore[no-untyped-call]
