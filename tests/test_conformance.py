@@ -228,7 +228,6 @@ RULES = [
         prepare purchase 850 | reverse #1 | 00 | 1000 500 0 | send #1 !12, reverse #1, purchase 850
         purchase 850, reverse #1, reverse #1 | reverse #1 t=0420 | 00 | 1000 500 0
         purchase 850, card lost | reverse #1 | 00 | 1000 500 -850
-        purchase 850 | reverse #1 13=-8 | (12)
 
         purchase 850 | void #1 @shop | 25
         purchase 850 | refund #1 1 @shop | 25
@@ -279,6 +278,13 @@ RULES = [
 @decisions(RULES)
 async def test_a_rule_beneath_the_table(scene: Scene, row: Row) -> None:
     await scene.decide(row)
+
+
+async def test_a_reversal_dated_outside_the_window_undoes_nothing(scene: Scene) -> None:
+    await scene.do("purchase 850, reverse #1 13=-8 !12, reverse #1 13=2 !12")
+    assert await scene.purses() == (650, 0)
+    await scene.do("reverse #1")
+    assert await scene.purses() == (1000, 500)
 
 
 async def test_messages_of_one_class_share_their_identities(scene: Scene) -> None:

@@ -172,6 +172,9 @@ class Day:
         await self.sale("by a stranger", "POS", STRANGER, 200, "14", mti="0220")
         await self.sale("late", "POS", STUDENT, 100, "12", mti="0220", de13=f"{today(-40):%m%d}")
         assert "late" not in self.positions
+        back = {**self.devices["POS"].reversal(self.asked["late"]), "13": f"{today():%m%d}"}
+        await self.send("late back", "POS", back, "12")
+        assert "late back" not in self.positions
 
     async def cards(self) -> None:
         await self.ask("in", "GATE", "0100", "00", de2=STUDENT, de3="910000")
@@ -348,6 +351,7 @@ def test_what_was_not_posted_waits_for_a_person(asked: Asked) -> None:
     )
     first, last = today(-7), today(1)
     none = "0 credits of 0 fen, 0 credit reversals of 0 fen"
+    stan = asked.day.asked["late"]["11"]
     terminal = f"terminal: 3 debits of 2150 fen, 0 debit reversals of 0 fen, {none}"
     own = f"switch: 3 debits of 2150 fen, 2 debit reversals of 1850 fen, {none}"
     assert rows == [
@@ -360,6 +364,10 @@ def test_what_was_not_posted_waits_for_a_person(asked: Asked) -> None:
             *("advice_outside_window", "offline_sale", "12", "POS", "CANTEEN", STUDENT, 100),
             f"offline sale of 100 fen, dated {today(-40)}: taken are {first} to {last}",
         ),
+        (
+            *("reversal_outside_window", "reversal", "12", "POS", "CANTEEN", STUDENT, 100),
+            f"reversal of 100 fen, of the message with DE11 {stan} of {today(-40)}, dated {today()}: taken are {first} to {last}",
+        ),
         ("advice_not_posted", "return", "25", "LIBRARY", "LIBRARY", STUDENT, None, "return of ZZ1: the item is not on loan"),
         (
             *("batch_totals_differ", "batch_close", "95", "POS", "CANTEEN", None, None),
@@ -369,7 +377,7 @@ def test_what_was_not_posted_waits_for_a_person(asked: Asked) -> None:
     ((date, local, stan),) = asked.rows("SELECT business_date, local_time, stan FROM exception WHERE kind = 'advice_outside_window'")
     late = asked.day.asked["late"]
     assert (date, local.date(), f"{local:%H%M%S}", f"{stan:06}") == (today(), today(-40), late["12"], late["11"])
-    # It is a transaction too, one that no terminal knows by a number.
+    # Both are transactions too, which no terminal knows by a number.
     told = asked.rows(f"SELECT operation, response, is_advice FROM transaction WHERE local_time < '{today(-7)}'")  # noqa: S608
     assert told == [("offline_sale", "12", True)]
 
@@ -446,6 +454,7 @@ def test_a_day_in_sums(asked: Asked) -> None:
         ("CANTEEN", "purchase", None, "00", 2, 1850, 800, 850, -200),
         ("CANTEEN", "purchase", None, "51", 1, 300, 0, 0, 0),
         ("CANTEEN", "reversal", "purchase", "00", 1, 1000, 800, 0, -200),
+        ("CANTEEN", "reversal", None, "12", 1, 0, 0, 0, 0),
         ("CANTEEN", "void", None, "00", 1, 850, 0, 850, 0),
         ("CANTEEN", "void", None, "25", 1, 0, 0, 0, 0),
         ("OFFICE", "bill_payment", None, "00", 2, 3500, 3500, 0, 0),
@@ -541,7 +550,7 @@ def test_ledger_and_postgresql_agree(asked: Asked) -> None:
     done = switch.command("reconcile", "--config", switch.file)
     found = json.loads(done.stdout)
     assert (done.returncode, found["ok"], found["differences"]) == (0, True, [])
-    assert found["transactions"] == len(asked.day.positions) + 1 + len(TERMINALS)
+    assert found["transactions"] == len(asked.day.positions) + 2 + len(TERMINALS)
 
 
 @pytest.mark.parametrize(

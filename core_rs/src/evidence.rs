@@ -367,7 +367,7 @@ fn said(record: &[u8], decoded: &Decoded<'_>, calendar: &CampusCalendar) -> Valu
         // What tells whether a PIN is right is among the bytes, and nothing that is to be read.
         Command::Pin { number, verification: _ } => json!({ "card": number.digits().as_str() }),
         Command::Lapse { hold } => json!({ "hold": hold }),
-        Command::Reversal { request, original } => {
+        Command::Reversal { request, original } | Command::LateReversal { request, original } => {
             let mut said = said_request(request);
             said["undoes"] = json!({
                 "terminal_number": original.terminal(), "date": original.date.to_string(), "stan": original.stan(),

@@ -135,7 +135,6 @@ fn refusals_after_the_mac_come_in_order_with_a_mac() {
         ("12", durable, good.clone().with(13, "0101").with(4, "0")),
         ("12", durable, balance.clone().with(13, "1114")),
         ("12", durable, till.draft(0, 10).with(13, "1114")),
-        ("12", durable, original("02000000101114120000")),
         ("14", durable, balance.clone().with(2, "9999")),
     ];
     for (code, leaves, draft) in rows {
@@ -249,6 +248,53 @@ fn an_advice_that_was_given_to_a_person_is_not_posted_when_its_day_comes() {
     }
     assert_eq!(authorizer.log().records.len() as u64, authorizer.ledger().position());
     restarted(&authorizer);
+}
+
+#[test]
+fn a_reversal_that_comes_too_late_is_given_to_a_person_once() {
+    let (mut authorizer, till) = signed_on();
+    assert_eq!(ask(&mut authorizer, &till.purchase(10, "1001", 100), Some(till.key())).code(), "00");
+    // Of long ago, of what is known, by a clock that is ahead, and by its own DE11 and DE13.
+    let of_long_ago = till.draft(420, 20).with(90, &format!("02000000101101120000{}", "0".repeat(22)));
+    let late = [
+        of_long_ago,
+        till.reversal(21, 10).with(13, "1101"),
+        till.reversal(22, 10).with(13, "1126"),
+        till.draft(400, 10).with(13, "1101"),
+    ];
+    for draft in &late {
+        let answer = ask(&mut authorizer, draft, Some(till.key()));
+        assert_eq!((answer.code().as_str(), answer.text(37), answer.leaves), ("12", None, Leaves::Durable), "{draft:?}");
+        assert_eq!(ask_in_vain(&mut authorizer, &draft.clone().mti(421), Some(till.key())).code(), "12", "{draft:?}");
+    }
+    assert_eq!(authorizer.log().records.len() as u64, authorizer.ledger().position());
+    restarted(&authorizer);
+    // What a person has been given is not undone when its day comes.
+    for days in [2, 4] {
+        authorizer.keep_date(NOON + days * DAY);
+    }
+    assert_eq!(authorizer.ledger().business_date(), college::date("2026-11-26"));
+    assert_eq!(ask_in_vain(&mut authorizer, &late[2], Some(till.key())).code(), "12");
+    // But the purchase is, by a reversal that comes in time.
+    let reversed = ask(&mut authorizer, &till.reversal(23, 10).with(2, "1001").with(13, "1126"), Some(till.key()));
+    assert_eq!((reversed.code().as_str(), reversed.purses()), ("00", Some([1000, 500])));
+}
+
+#[test]
+fn a_reversal_is_answered_again_when_its_original_has_left_the_window() {
+    let (mut authorizer, till) = signed_on();
+    assert_eq!(ask(&mut authorizer, &till.purchase(10, "1001", 100), Some(till.key())).code(), "00");
+    authorizer.keep_date(NOON + DAY);
+    let reversal = till.reversal(11, 10).with(13, "1123");
+    let first = ask(&mut authorizer, &reversal, Some(till.key()));
+    assert_eq!(first.code(), "00");
+    for days in [3, 6, u64::from(IDENTITY_DAYS)] {
+        authorizer.keep_date(NOON + days * DAY);
+    }
+    assert!(!authorizer.ledger().window().contains(&college::date("2026-11-22")));
+    let again = ask_in_vain(&mut authorizer, &reversal.clone().mti(421), Some(till.key()));
+    assert_eq!((again.code(), again.text(37)), (first.code(), first.text(37)));
+    assert_eq!(ask_in_vain(&mut authorizer, &reversal.with(4, "1"), Some(till.key())).code(), "94");
 }
 
 #[test]

@@ -147,6 +147,10 @@ fn one_more_command() -> impl Strategy<Value = Command<'static>> {
         }),
         (request(), prop::option::of(one_of(Act::ALL)), text(), any::<u64>())
             .prop_map(|(request, act, item, original)| Command::LateAdvice { request, act, item, original }),
+        (request(), any::<u64>(), any::<u16>()).prop_map(|(request, original, date)| Command::LateReversal {
+            request,
+            original: Identity::from_packed(original, Date(date))
+        }),
     ]
 }
 

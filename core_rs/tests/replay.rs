@@ -396,6 +396,8 @@ fn asked_otherwise(record: &[u8], change: impl FnOnce(&mut Request)) -> Vec<u8> 
     rewritten(record, |command, _| match command {
         Command::OfflineSale { request, .. }
         | Command::LateAdvice { request, .. }
+        | Command::LateReversal { request, .. }
+        | Command::Reversal { request, .. }
         | Command::Hold { request, .. }
         | Command::Completion { request, .. }
         | Command::Refund { request, .. }
@@ -433,6 +435,8 @@ fn a_record_that_says_something_else_than_happened_is_refused() {
     };
     let to_outcome = |index: usize, change: &dyn Fn(&mut Outcome)| rewritten(&records[index], |_, outcome| change(outcome));
     let (offline, late, void, refund) = (first("offline_sale"), nth("offline_sale", 1), first("void"), first("refund"));
+    // The third is dated today, and what it names is of long ago.
+    let unkept = nth("reversal", 2);
     let (hold, completion, lapse) = (first("hold"), first("completion"), first("lapse"));
     let (load, bill, borrow, door) = (first("load"), first("bill_payment"), first("borrow"), first("enter"));
     let (equal, differing) = (first("batch_close"), nth("batch_close", 1));
@@ -491,13 +495,19 @@ fn a_record_that_says_something_else_than_happened_is_refused() {
             }),
             outcome,
         ),
-        ("an advice put off twice", late + 1, records[late].clone(), "puts an advice off a second time"),
+        ("an advice put off twice", late + 1, records[late].clone(), "puts a message off a second time"),
+        ("a reversal put off twice", unkept + 1, records[unkept].clone(), "puts a message off a second time"),
     ];
     let today = decode(&records[load]).expect("a record").command.request().expect("a load").identity.date;
     let dated = |index: usize, date: Date| {
         asked_otherwise(&records[index], |request| request.identity = Identity::from_packed(request.identity.packed(), date))
     };
-    forgeries.push(("an advice of today put off", late, dated(late, today), "puts off an advice of the days"));
+    forgeries.push(("an advice of today put off", late, dated(late, today), "puts off a message of the days"));
+    let kept = rewritten(&records[unkept], |command, _| {
+        let Command::LateReversal { original, .. } = command else { panic!("a late reversal") };
+        *original = Identity::from_packed(original.packed(), today);
+    });
+    forgeries.push(("a reversal of today's put off", unkept, kept, "puts off a message of the days"));
     forgeries.push(("an offline sale of long ago", offline, dated(offline, Date(today.0 - 9)), "outside the days"));
     // Texts that no message has: too long, missing, not printable.
     for reference in ["", long, "\u{5317}"] {

@@ -720,7 +720,7 @@ fn the_format_stays_what_it_is() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "1e6b3a5ecc23445a2d4483f7f3af1f0ed5ccf8f55ac5ae31284e7294b796b6d7",
+        "51c69e4f38a8e6dc5bb2d4eda126963056adfe3bff42d9bd33ff3dd19a7f2ef5",
         "snapshots on disk would no longer be read: raise the format version"
     );
 }

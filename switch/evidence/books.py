@@ -27,6 +27,8 @@ SALES: Final = {"purchase", "offline_sale", "completion"}
 SPENT: Final = {"purchase", "hold", "bill_payment"}
 """What rules are asked for."""
 REFERRING: Final = {"completion", "void", "refund"}
+LATE: Final = {"late_advice", "late_reversal"}
+"""What is dated outside the days that are kept, or names what is."""
 MONEY: Final = {*SALES, *SPENT, *REFERRING, "load"}
 """What, where approved, says what the purses hold afterwards."""
 STATUS_CODES: Final = {"lost": "41", "frozen": "62", "blacklisted": "62", "inactive": "78", "cancelled": "78"}
@@ -210,8 +212,8 @@ class Books:
     """By terminal's number and number; used where complete."""
     open_batch: dict[int, int] = field(default_factory=dict)
     """By terminal's number."""
-    late: dict[Message, int] = field(default_factory=dict)
-    """Advices that came too late, with the business date (ordinal) of each."""
+    late: dict[tuple[object, ...], int] = field(default_factory=dict)
+    """Advices and reversals that came too late, by message and content, with the business date (ordinal) of each."""
 
     def note_takings(self, movements: Sequence[Document]) -> None:
         """Take note of what merchants and payees take and give back."""

@@ -1,7 +1,7 @@
 """A record on its way into the books: whom it names, whether it was answered rightly, what it does, and the state after it."""
 
 from .answers import check_decline, check_flag, check_response, check_terminal
-from .books import HOUR_MICROSECONDS, MONEY, PURSE_FEN_MAX, REFERRING, SPENT, Books, Card, Decision, Taken, transfers
+from .books import HOUR_MICROSECONDS, LATE, MONEY, PURSE_FEN_MAX, REFERRING, SPENT, Books, Card, Decision, Taken, transfers
 from .effects import Effect, effect_of
 from .lines import Fault, canonical, listed
 from .records import ACCOUNT_FEN_MAX, Document, Message, Record, date_text
@@ -134,10 +134,11 @@ def _take_lapse(books: Books, record: Record, ledger: Document) -> list[Document
 def _take_message(books: Books, position: int, record: Record, message: Message, ledger: Document) -> list[Document]:
     """A record that a terminal's message caused; gives the movements that follow."""
     said = record.said
-    _check_day(books, message, is_late=said["kind"] == "late_advice")
+    is_late = said["kind"] in LATE
+    _check_day(books, message, message if record.undoes is None else record.undoes, is_late=is_late)
     taken = _named(books, position, record, message, ledger)
     check_terminal(books, taken)
-    if taken.kind == "late_advice":
+    if is_late:
         return _put_off(books, taken)
     check_response(books, taken)
     approved = said["response"] == "00"
@@ -166,19 +167,19 @@ def _take_message(books: Books, position: int, record: Record, message: Message,
     return effect.movements
 
 
-def _check_day(books: Books, message: Message, *, is_late: bool) -> None:
+def _check_day(books: Books, message: Message, named: Message, *, is_late: bool) -> None:
+    """Whether the message is dated as its kind must be, and what it names."""
     known = books.decisions.get(message.day, {}).get(message)
     if known is not None:
         raise Fault(f"it decides again what record {known.position} decided")
     today = books.today
-    is_kept = books.remembered_from <= message.day <= today + 1
-    if not books.complete and is_late:
-        # How long the switch remembers may not have been said; what is dated today is remembered.
-        is_kept = today <= message.day <= today + 1
-    if not is_late and not is_kept:
-        raise Fault(f"the terminal's date {date_text(message.day)} is outside the days that are kept on {books.business_date}")
-    if is_late and is_kept:
-        raise Fault(f"it puts off an advice of {date_text(message.day)}, a day that is kept on {books.business_date}")
+    # How long the switch remembers may not have been said; what is dated today is remembered.
+    oldest = today if not books.complete and is_late else books.remembered_from
+    outside = [date_text(day) for day in (message.day, named.day) if not oldest <= day <= today + 1]
+    if not is_late and outside:
+        raise Fault(f"the terminal's date {outside[0]} is outside the days that are kept on {books.business_date}")
+    if is_late and not outside:
+        raise Fault(f"it puts off a message of {date_text(message.day)}, a day that is kept on {books.business_date}")
 
 
 def _named(books: Books, position: int, record: Record, message: Message, ledger: Document) -> Taken:
@@ -208,6 +209,8 @@ def _named(books: Books, position: int, record: Record, message: Message, ledger
 
 def _original(books: Books, record: Record, own: str | None) -> Decision | None:
     """What a message refers to: of a reversal by the message that it names, of others by number, and of this merchant alone."""
+    if record.said["kind"] in LATE:
+        return None
     if record.undoes is not None:
         return books.decisions.get(record.undoes.day, {}).get(record.undoes)
     if record.said["kind"] not in REFERRING:
@@ -217,15 +220,17 @@ def _original(books: Books, record: Record, own: str | None) -> Decision | None:
 
 
 def _put_off(books: Books, taken: Taken) -> list[Document]:
-    """An advice that came too late: nothing is done."""
+    """An advice or a reversal that came too late: nothing is done."""
     if taken.said["response"] != "12":
-        raise Fault("an advice that came too late is answered 12")
+        raise Fault("a message that came too late is answered 12")
     check_decline(books, taken)
     check_flag(books, taken)
     _check_after(books, taken, Effect())
-    if taken.message in books.late:
-        raise Fault("it puts an advice off a second time")
-    books.late[taken.message] = books.today
+    # A terminal whose clock is wrong may have used the number for something else.
+    told = (taken.message, *(taken.said[name] for name in ("card", "processing", "amount", "currency")))
+    if told in books.late:
+        raise Fault("it puts a message off a second time")
+    books.late[told] = books.today
     return []
 
 

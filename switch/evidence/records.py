@@ -57,6 +57,7 @@ KINDS: Final = {
     30: "batch_close",
     31: "event",
     32: "late_advice",
+    33: "late_reversal",
 }
 FINANCIAL: Final = 0
 """The family of messages that reversals undo."""
@@ -170,7 +171,7 @@ def decode(content: bytes) -> Record:
         _OWN[kind](rest, said)
     else:
         message = _request(rest, said)
-        if kind == "reversal":
+        if kind in {"reversal", "late_reversal"}:
             undoes = Message.unpack(rest)
             said["undoes"] = {"terminal_number": undoes.terminal, "date": date_text(undoes.day), "stan": undoes.stan}
         else:

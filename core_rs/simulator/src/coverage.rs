@@ -50,6 +50,7 @@ pub const KINDS: &[&str] = &[
     "decided.flagged_for_status",
     "decided.held_less",
     "decided.late_advice",
+    "decided.late_reversal",
     "decided.nothing_to_undo",
     "decided.passed_back",
     "decided.pin_right_again",

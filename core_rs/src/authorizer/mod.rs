@@ -415,13 +415,12 @@ impl<L: Log> Authorizer<L> {
             return Verdict::Echo;
         }
         let window = self.ledger.window();
-        let original_date = needs.original.map_or(needs.identity.date, |original| original.date);
-        if !window.contains(&needs.identity.date) || !window.contains(&original_date) {
+        if !window.contains(&needs.identity.date) {
             return self.too_late(now, inbound, &needs, &particulars);
         }
-        if is_advice(operation) && self.ledger.is_late_known(needs.identity, needs.content) {
-            // It was dated ahead of its day, and has been given to a person to post. Now that its day has come, the switch must not
-            // post it as well.
+        if is_kept_when_late(operation) && self.ledger.is_late_known(needs.identity, needs.content) {
+            // It was dated ahead of its day, and has been given to a person. Now that its day has come, the switch must not post it as
+            // well.
             return Verdict::Plain(Response::InvalidTransaction);
         }
         let card = needs.content.card();
@@ -443,6 +442,9 @@ impl<L: Log> Authorizer<L> {
             } else {
                 Verdict::Plain(Response::DuplicateDiffers)
             };
+        }
+        if needs.original.is_some_and(|original| !window.contains(&original.date)) {
+            return self.too_late(now, inbound, &needs, &particulars);
         }
         if !self.has_room() {
             return Verdict::Plain(Response::Unavailable);
@@ -494,20 +496,22 @@ impl<L: Log> Authorizer<L> {
         }
     }
 
-    /// A message dated outside the window. What it tells of as an advice has happened, so it is written down for a person, once.
+    /// A message dated outside the window, or one that names what lies outside. What an advice tells of has happened, and what a
+    /// reversal undoes may have been posted: these are written down for a person, once.
     #[cold]
     fn too_late(&mut self, now: Timestamp, inbound: &Inbound<'_>, needs: &Needs, particulars: &Particulars<'_>) -> Verdict {
-        if is_advice(inbound.operation) && !self.ledger.is_late_known(needs.identity, needs.content) {
+        if is_kept_when_late(inbound.operation) && !self.ledger.is_late_known(needs.identity, needs.content) {
             if !self.has_room() {
                 return Verdict::Plain(Response::Unavailable);
             }
             let request = needs.request(inbound.slot, inbound.message.mti());
-            let (act, item, original) = match *particulars {
-                Particulars::Act(act, item) => (Some(act), item, 0),
-                Particulars::Original(original) => (None, "", original),
-                _ => (None, "", 0),
+            let command = match (needs.original, particulars) {
+                (Some(original), _) => Command::LateReversal { request, original },
+                (None, &Particulars::Act(act, item)) => Command::LateAdvice { request, act: Some(act), item, original: 0 },
+                (None, &Particulars::Original(original)) => Command::LateAdvice { request, act: None, item: "", original },
+                _ => Command::LateAdvice { request, act: None, item: "", original: 0 },
             };
-            self.decide(now, &Command::LateAdvice { request, act, item, original });
+            self.decide(now, &command);
         }
         Verdict::Plain(Response::InvalidTransaction)
     }
@@ -611,10 +615,10 @@ fn say_privately(ledger: &Ledger, remembered: &Remembered, place: Place, private
     }
 }
 
-/// Whether an operation tells of what has happened already.
+/// Whether a message of this operation is for a person where it is dated outside the window: what it is about may have happened.
 #[inline]
-fn is_advice(operation: Operation) -> bool {
-    matches!(operation, Operation::OfflineSale | Operation::Completion | Operation::Advice)
+fn is_kept_when_late(operation: Operation) -> bool {
+    matches!(operation, Operation::OfflineSale | Operation::Completion | Operation::Advice | Operation::Reversal)
 }
 
 /// Whether an operation needs nothing but what nearly all do, where there is no DE48.

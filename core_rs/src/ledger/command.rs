@@ -253,6 +253,13 @@ pub enum Command<'a> {
         /// Of a completion, the hold's transaction number; else 0.
         original: u64,
     },
+    /// A reversal that is dated outside the days that are kept, or whose original is: nothing is undone, kept for a person.
+    LateReversal {
+        /// The message.
+        request: Request,
+        /// What it names.
+        original: Identity,
+    },
     /// A reversal.
     Reversal {
         /// The message.
@@ -284,10 +291,17 @@ impl Command<'_> {
             | Self::BatchClose { request, .. }
             | Self::Event { request, .. }
             | Self::LateAdvice { request, .. }
+            | Self::LateReversal { request, .. }
             | Self::Reversal { request, .. }
             | Self::Unknown(request) => Some(request),
             _ => None,
         }
+    }
+
+    /// Whether it came dated outside the days that are kept: answered 12 and kept for a person, and not remembered.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        matches!(self, Self::LateAdvice { .. } | Self::LateReversal { .. })
     }
 
     /// The operation's name in metrics and in PostgreSQL.
@@ -319,7 +333,7 @@ impl Command<'_> {
             Self::CardReport { is_found: true, .. } => "found",
             Self::BatchClose { .. } => "batch_close",
             Self::Event { .. } => "event",
-            Self::Reversal { .. } => "reversal",
+            Self::Reversal { .. } | Self::LateReversal { .. } => "reversal",
             Self::Unknown(_) => "unknown",
         }
     }

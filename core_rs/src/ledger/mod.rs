@@ -133,7 +133,7 @@ pub struct Ledger {
     pins: Pins,
     presence: Presence,
     loans: Loans,
-    /// Advices that came dated outside the window, with the business date on which each was written down: each is so once.
+    /// Advices and reversals that came dated outside the window, with the business date on which each was written down: each is so once.
     late: BTreeMap<Late, Date>,
 }
 
@@ -328,7 +328,7 @@ impl Ledger {
         }
     }
 
-    /// Whether this advice was written down already when it came dated outside the window.
+    /// Whether this advice or reversal was written down already when it came dated outside the window.
     #[must_use]
     pub fn is_late_known(&self, identity: identities::Identity, content: Content) -> bool {
         self.late.contains_key(&late(identity, content))
@@ -487,7 +487,7 @@ impl Ledger {
             Command::CardReport { request, is_found } => self.card_report(position, request, *is_found, outcome),
             Command::BatchClose { request, totals } => self.batch_close(position, request, totals, outcome),
             Command::Event { request, kind, .. } => self.event(position, request, *kind, outcome),
-            Command::LateAdvice { request, .. } => {
+            Command::LateAdvice { request, .. } | Command::LateReversal { request, .. } => {
                 self.late.insert(late(request.identity, request.content), self.business_date);
                 outcome.response = Response::InvalidTransaction;
             }

@@ -48,6 +48,7 @@ const CARD_REPORT: u8 = 29;
 const BATCH_CLOSE: u8 = 30;
 const EVENT: u8 = 31;
 const LATE_ADVICE: u8 = 32;
+const LATE_REVERSAL: u8 = 33;
 
 fn put_request(encoder: &mut Encoder<'_>, request: &Request) {
     encoder.u64(request.identity.packed());
@@ -61,7 +62,7 @@ fn put_request(encoder: &mut Encoder<'_>, request: &Request) {
 }
 
 /// The name of each kind of record in evidence reports, by the number with which it begins.
-const KIND_NAMES: [(u8, &str); 28] = [
+const KIND_NAMES: [(u8, &str); 29] = [
     (POLICY, "policy"),
     (CUTOVER, "cutover"),
     (MERCHANT, "merchant"),
@@ -90,6 +91,7 @@ const KIND_NAMES: [(u8, &str); 28] = [
     (BATCH_CLOSE, "batch_close"),
     (EVENT, "event"),
     (LATE_ADVICE, "late_advice"),
+    (LATE_REVERSAL, "late_reversal"),
 ];
 
 /// The name of a record's kind, if it is one of a kind that there is.
@@ -146,6 +148,7 @@ fn kind_of(command: &Command<'_>) -> u8 {
         Command::BatchClose { .. } => BATCH_CLOSE,
         Command::Event { .. } => EVENT,
         Command::LateAdvice { .. } => LATE_ADVICE,
+        Command::LateReversal { .. } => LATE_REVERSAL,
         Command::Reversal { .. } => REVERSAL,
         Command::Unknown(_) => UNKNOWN,
     }
@@ -231,7 +234,7 @@ fn put_rest(encoder: &mut Encoder<'_>, command: &Command<'_>) {
             encoder.text(item);
             encoder.u64(*original);
         }
-        Command::Reversal { original, .. } => {
+        Command::Reversal { original, .. } | Command::LateReversal { original, .. } => {
             encoder.u64(original.packed());
             encoder.u16(original.date.0);
         }
@@ -360,6 +363,11 @@ fn take_own<'a>(decoder: &mut Decoder<'a>, kind: u8) -> Option<Command<'a>> {
     })
 }
 
+fn take_identity(decoder: &mut Decoder<'_>) -> Option<Identity> {
+    let packed = decoder.u64()?;
+    Some(Identity::from_packed(packed, Date(decoder.u16()?)))
+}
+
 fn take_bool(decoder: &mut Decoder<'_>) -> Option<bool> {
     match decoder.u8()? {
         0 => Some(false),
@@ -407,10 +415,8 @@ fn take_request_command<'a>(decoder: &mut Decoder<'a>, kind: u8) -> Option<Comma
             };
             Command::LateAdvice { request, act, item: decoder.text()?, original: decoder.u64()? }
         }
-        REVERSAL => {
-            let packed = decoder.u64()?;
-            Command::Reversal { request, original: Identity::from_packed(packed, Date(decoder.u16()?)) }
-        }
+        REVERSAL => Command::Reversal { request, original: take_identity(decoder)? },
+        LATE_REVERSAL => Command::LateReversal { request, original: take_identity(decoder)? },
         UNKNOWN => Command::Unknown(request),
         _ => return None,
     })

@@ -137,15 +137,12 @@ impl Ledger {
                 return Err("the record gives a PIN to a card that does not exist");
             }
             Command::Lapse { hold } if self.holds.get(hold).is_none() => return Err("the record ends a hold that is not open"),
-            Command::Reversal { original, .. } => {
+            Command::Reversal { original, .. } | Command::LateReversal { original, .. } => {
                 if original.terminal() as usize >= registry.terminals.rows().len() {
                     return Err("the record reverses for a terminal that does not exist");
                 }
                 if !original.is_well_formed(Family::Financial) {
                     return Err("the record reverses what is no financial message");
-                }
-                if !self.window().contains(&original.date) {
-                    return Err("the record reverses what lies outside the days whose identities are kept");
                 }
             }
             _ => {}
@@ -160,16 +157,19 @@ impl Ledger {
         if !request.identity.is_well_formed(Family::of(request.mti)) {
             return Err("the record's identity is not that of its message");
         }
-        let is_late = matches!(command, Command::LateAdvice { .. });
-        if self.window().contains(&request.identity.date) == is_late {
-            return Err(if is_late {
-                "the record puts off an advice of the days whose identities are kept"
-            } else {
-                "the record's identity lies outside the days whose identities are kept"
-            });
+        let own = request.identity.date;
+        let named = match command {
+            Command::Reversal { original, .. } | Command::LateReversal { original, .. } => original.date,
+            _ => own,
+        };
+        match ([own, named].map(|date| self.window().contains(&date)), command.is_late()) {
+            ([true, true], true) => return Err("the record puts off a message of the days whose identities are kept"),
+            ([false, _], false) => return Err("the record's identity lies outside the days whose identities are kept"),
+            ([_, false], false) => return Err("the record reverses what lies outside the days whose identities are kept"),
+            _ => {}
         }
-        if is_late && self.is_late_known(request.identity, request.content) {
-            return Err("the record puts an advice off a second time");
+        if command.is_late() && self.is_late_known(request.identity, request.content) {
+            return Err("the record puts a message off a second time");
         }
         if !is_time(request.echo.time()) {
             return Err("the record's time of day is none");

@@ -7,6 +7,8 @@ use crate::ledger::{Command, Ledger, Outcome, Request, Response};
 
 /// Dated outside the days whose identities are kept.
 const OUTSIDE_WINDOW: &str = "advice_outside_window";
+/// Dated outside these days, or what it names is.
+const REVERSAL_OUTSIDE_WINDOW: &str = "reversal_outside_window";
 /// Of these days, and impossible.
 const NOT_POSTED: &str = "advice_not_posted";
 /// The terminal's totals of a batch are not the switch's.
@@ -16,10 +18,13 @@ const TOTALS_DIFFER: &str = "batch_totals_differ";
 pub(super) fn exception(ledger: &Ledger, command: &Command<'_>, outcome: &Outcome) -> Option<(&'static str, String)> {
     match command {
         Command::LateAdvice { request, item, original, .. } => {
-            let window = ledger.window();
             let hold = if *original > 0 { format!(" for the hold {original}") } else { String::new() };
-            let (told, date) = (what(command, request, item), request.identity.date);
-            Some((OUTSIDE_WINDOW, format!("{told}{hold}, dated {date}: taken are {} to {}", window.start(), window.end())))
+            let told = what(command, request, item);
+            Some((OUTSIDE_WINDOW, format!("{told}{hold}, {}", dated(ledger, request))))
+        }
+        Command::LateReversal { request, original } => {
+            let (told, named) = (what(command, request, ""), format!("DE11 {:06} of {}", original.stan(), original.date));
+            Some((REVERSAL_OUTSIDE_WINDOW, format!("{told}, of the message with {named}, {}", dated(ledger, request))))
         }
         Command::BatchClose { request, totals } => {
             let own = outcome.totals.as_deref()?;
@@ -33,6 +38,12 @@ pub(super) fn exception(ledger: &Ledger, command: &Command<'_>, outcome: &Outcom
             Some((NOT_POSTED, format!("{}: {reason}", what(command, request, item))))
         }
     }
+}
+
+/// Of which day a message is, and which days there are.
+fn dated(ledger: &Ledger, request: &Request) -> String {
+    let window = ledger.window();
+    format!("dated {}: taken are {} to {}", request.identity.date, window.start(), window.end())
 }
 
 /// What the terminal said had happened.

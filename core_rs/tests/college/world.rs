@@ -97,6 +97,8 @@ pub(crate) enum Step {
     Event(u32, u8),
     /// Terminal, STAN, the original's STAN.
     Reversal(usize, u32, u32),
+    /// The same, of something of three weeks ago, and whether the reversal itself is dated today.
+    LateReversal(usize, u32, u32, bool),
     Unknown(usize, u32),
     /// A file, as a new merchant, a card's new status, a terminal's new key.
     Import(u8),
@@ -123,6 +125,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => terminal.clone().prop_map(Step::SignOff),
         8 => (till, stan(), card_index(), 0_u32..700).prop_map(|(t, s, c, a)| Step::Purchase(t, s, c, a)),
         6 => (terminal.clone(), stan(), stan()).prop_map(|(t, s, o)| Step::Reversal(t, s, o)),
+        1 => (terminal.clone(), stan(), stan(), any::<bool>()).prop_map(|(t, s, o, today)| Step::LateReversal(t, s, o, today)),
         1 => (terminal, stan()).prop_map(|(t, s)| Step::Unknown(t, s)),
         1 => any::<u8>().prop_map(Step::Import),
         1 => Just(Step::NextDay),
@@ -193,6 +196,8 @@ pub(crate) fn everything() -> Vec<Step> {
         Step::Void(0, 35, 3),
         Step::OfflineSale(0, 36, 1, 0, 500),
         Step::LateSale(0, 37, 1, 0, 50),
+        Step::LateReversal(0, 37, 1, true),
+        Step::LateReversal(0, 38, 1, false),
         Step::Load(38, 1, 450),
         Step::Bill(39, 2, 22),
         Step::Hold(40, 0, 50),
@@ -222,7 +227,7 @@ pub(crate) fn everything() -> Vec<Step> {
 }
 
 /// Kinds of records that [`everything`] leaves: all that a switch writes.
-pub(crate) const RECORD_KINDS: usize = 27;
+pub(crate) const RECORD_KINDS: usize = 28;
 
 /// A switch without sockets, its clock and its terminals.
 pub(crate) struct World {
@@ -376,6 +381,13 @@ impl World {
         }
     }
 
+    /// Reverses the message of that STAN; `dates` are the reversal's own and the original's.
+    fn reverse(&mut self, terminal: usize, stan: u32, original: u32, dates: [Date; 2]) -> Answer {
+        let named = format!("0200{original:06}{:04}120000{}", dates[1].month_day(), "0".repeat(22));
+        let draft = self.terminals[terminal].draft(420, stan).with(90, &named);
+        self.ask_of(terminal, dates[0], draft)
+    }
+
     fn close_batch(&mut self, terminal: usize, stan: u32, batch: u32, is_equal: bool) {
         let ledger = self.authorizer.ledger();
         let index = ledger.registry().terminals.find(&self.terminals[terminal].id).expect("a terminal");
@@ -417,9 +429,13 @@ impl World {
                 self.ask(METER, draft);
             }
             Step::Reversal(terminal, stan, original) => {
-                let named = format!("0200{original:06}{:04}120000{}", self.today().month_day(), "0".repeat(22));
-                let draft = self.terminals[terminal].draft(420, stan).with(90, &named);
-                self.ask(terminal, draft);
+                self.reverse(terminal, stan, original, [self.today(); 2]);
+            }
+            Step::LateReversal(terminal, stan, original, is_today) => {
+                let long_ago = Date(self.today().0 - 21);
+                let own = if is_today { self.today() } else { long_ago };
+                let answer = self.reverse(terminal, stan, original, [own, long_ago]);
+                assert!(is_today || answer.code() != "00");
             }
             Step::Unknown(terminal, stan) => {
                 let draft = self.terminals[terminal].draft(100, stan).with(3, "770000");

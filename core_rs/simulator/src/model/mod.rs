@@ -176,7 +176,7 @@ pub struct Model {
     /// By transaction number.
     numbers: BTreeMap<u64, Identity>,
     tombstones: BTreeSet<Identity>,
-    /// Advices dated outside the window that were written down, with the business date of it.
+    /// Advices and reversals dated outside the window that were written down, with the business date of it.
     late: BTreeMap<(Identity, Content), Day>,
     holds: BTreeMap<u64, OpenHold>,
     rules: Rules,
@@ -349,10 +349,10 @@ impl Model {
         let request = || Event::Request(Box::new((draft.clone(), key, nonce, now)));
         let content =
             Content { card: draft.card.clone(), processing: draft.processing, amount: draft.amount, currency: draft.currency };
-        if !window.contains(&identity.2) || !window.contains(&about.2) {
+        if !window.contains(&identity.2) {
             return self.refuse_late(operation, (identity, content), is_current, request, room);
         }
-        if operation.is_advice() && self.late.contains_key(&(identity, content.clone())) {
+        if operation.is_kept_when_late() && self.late.contains_key(&(identity, content.clone())) {
             // It was given to a person before its day came.
             return self.plain("12", true, true);
         }
@@ -367,6 +367,9 @@ impl Model {
             } else {
                 self.plain(code, true, true)
             };
+        }
+        if !window.contains(&about.2) {
+            return self.refuse_late(operation, (identity, content), is_current, request, room);
         }
         if !room {
             return self.plain("91", false, true);
@@ -383,26 +386,27 @@ impl Model {
         Expected { events, is_new: true, ..self.answer(identity) }
     }
 
-    /// The answer to what is dated outside the window: an advice is written down, once.
+    /// The answer to what is dated outside the window, or names what is: an advice or a reversal is written down, once.
     fn refuse_late(
         &mut self,
         operation: Operation,
-        advice: (Identity, Content),
+        message: (Identity, Content),
         is_current: bool,
         request: impl Fn() -> Event,
         room: bool,
     ) -> Expected {
-        if !operation.is_advice() || self.late.contains_key(&advice) {
+        if !operation.is_kept_when_late() || self.late.contains_key(&message) {
             return self.plain("12", true, true);
         }
         if !room {
             return self.plain("91", false, true);
         }
         self.position += 1;
-        self.follow_session(advice.0.1, is_current);
-        self.late.insert(advice, self.day);
+        self.follow_session(message.0.1, is_current);
+        self.late.insert(message, self.day);
         self.keep(request());
-        Expected { events: vec!["decided.late_advice"], ..self.plain("12", true, true) }
+        let late = if operation == Operation::Reversal { "decided.late_reversal" } else { "decided.late_advice" };
+        Expected { events: vec![late], ..self.plain("12", true, true) }
     }
 
     /// The answer to what changes nothing, if it is that.

@@ -154,6 +154,11 @@ impl Operation {
         matches!(self, Self::OfflineSale | Self::Completion | Self::Advice(_))
     }
 
+    /// Whether it is for a person where it is dated outside the window.
+    pub(super) fn is_kept_when_late(self) -> bool {
+        self.is_advice() || self == Self::Reversal
+    }
+
     /// Whether its answer has DE54 where the card is named.
     pub(super) fn is_about_purses(self) -> bool {
         matches!(
