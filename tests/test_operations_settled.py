@@ -136,7 +136,7 @@ class Day:
         await self.switch.enter("terminal_id,standing\nMETER,suspended\n")
 
     async def sale(self, name: str, terminal: str, card: str, amount: int, code: str = "00", mti: str = "0200", **more: str) -> None:
-        await self.ask(name, terminal, mti, code, de2=card, de3="000000", de4=money(amount), de49="156", **more)
+        await self.ask(name, terminal, mti, code, **{"de2": card, "de3": "000000", "de4": money(amount), "de49": "156", **more})
 
     async def sales(self) -> None:
         await self.sale("lunch", "POS", STUDENT, 850)
@@ -172,6 +172,7 @@ class Day:
         await self.sale("by a stranger", "POS", STRANGER, 200, "14", mti="0220")
         await self.sale("late", "POS", STUDENT, 100, "12", mti="0220", de13=f"{today(-40):%m%d}")
         assert "late" not in self.positions
+        await self.sale("of a newer terminal", "POS", STUDENT, 300, "12", mti="0220", de3="770000")
         back = {**self.devices["POS"].reversal(self.asked["late"]), "13": f"{today():%m%d}"}
         await self.send("late back", "POS", back, "12")
         assert "late back" not in self.positions
@@ -276,6 +277,7 @@ SALES: Final = {
     "bath again": ("completion", "12", "BATH", STUDENT, 1500, 0, 0, None, None, "bath"),
     "hold back": ("reversal", "00", "BATH", STUDENT, 300, 300, 0, None, None, "hold in error"),
     "by a lost card": ("offline_sale", "00", "CANTEEN", LOST, 300, 300, 0, None, "41", None),
+    "of a newer terminal": ("unknown", "12", "CANTEEN", STUDENT, 300, 0, 0, None, None, None),
     "into debt": ("offline_sale", "00", "CANTEEN", POOR, 400, 400, 0, None, "51", None),
     "by a stranger": ("offline_sale", "14", "CANTEEN", STRANGER, 200, 0, 0, None, None, None),
     "next bath": ("hold", "00", "BATH", STUDENT, 100, 100, 0, None, None, None),
@@ -328,7 +330,7 @@ def test_what_a_sale_was_and_what_undid_it_have_the_same_holder(asked: Asked) ->
     for card, holder in rows.values():
         assert holder == (None if card == STRANGER else f"H{card[-1]}")
     advices = asked.by_name("SELECT position FROM transaction WHERE is_advice")
-    told = {"by a lost card", "into debt", "by a stranger", "bath taken", "bath again", "next bath taken"}
+    told = {"of a newer terminal", "by a lost card", "into debt", "by a stranger", "bath taken", "bath again", "next bath taken"}
     assert set(advices) == told | {name for name, row in OTHERS.items() if row[4]}
 
 
@@ -363,6 +365,10 @@ def test_what_was_not_posted_waits_for_a_person(asked: Asked) -> None:
         (
             *("advice_outside_window", "offline_sale", "12", "POS", "CANTEEN", STUDENT, 100),
             f"offline sale of 100 fen, dated {today(-40)}: taken are {first} to {last}",
+        ),
+        (
+            *("advice_not_posted", "unknown", "12", "POS", "CANTEEN", STUDENT, 300),
+            "operation 770000 of 300 fen: the switch knows no such operation",
         ),
         (
             *("reversal_outside_window", "reversal", "12", "POS", "CANTEEN", STUDENT, 100),
@@ -455,6 +461,7 @@ def test_a_day_in_sums(asked: Asked) -> None:
         ("CANTEEN", "purchase", None, "51", 1, 300, 0, 0, 0),
         ("CANTEEN", "reversal", "purchase", "00", 1, 1000, 800, 0, -200),
         ("CANTEEN", "reversal", None, "12", 1, 0, 0, 0, 0),
+        ("CANTEEN", "unknown", None, "12", 1, 300, 0, 0, 0),
         ("CANTEEN", "void", None, "00", 1, 850, 0, 850, 0),
         ("CANTEEN", "void", None, "25", 1, 0, 0, 0, 0),
         ("OFFICE", "bill_payment", None, "00", 2, 3500, 3500, 0, 0),

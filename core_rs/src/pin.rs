@@ -178,6 +178,17 @@ impl fmt::Debug for PinKey {
     }
 }
 
+/// What is kept of a card's PIN: it tells whether a PIN is the card's, and nothing of it without the switch's own key. Who had
+/// both would soon have the PIN, so it is shown nowhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PinVerification(pub [u8; 16]);
+
+impl fmt::Debug for PinVerification {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("PinVerification(..)")
+    }
+}
+
 /// The key under which PINs are kept: the switch's own, derived by [`crate::mac::KeyEncryptionKey::pin_verification_key_bytes`].
 pub struct PinVerificationKey(Cmac);
 
@@ -191,20 +202,20 @@ impl PinVerificationKey {
     /// What is kept of a card's PIN: AES-128-CMAC over the card number's packing (8 bytes, big-endian), the count of digits (a
     /// byte) and the digits in ASCII. Two cards with the same PIN have different values.
     #[must_use]
-    pub fn value(&self, card: CardNumber, pin: &Pin) -> [u8; 16] {
+    pub fn value(&self, card: CardNumber, pin: &Pin) -> PinVerification {
         let mut message = [0; 9 + PIN_DIGITS_MAX];
         message[..8].copy_from_slice(&card.packed().to_be_bytes());
         message[8] = pin.length;
         message[9..].copy_from_slice(&pin.digits);
         let value = self.0.compute(&message[..9 + pin.digits().len()]);
         message.zeroize();
-        value
+        PinVerification(value)
     }
 
     /// Whether this is the card's PIN, of which `kept` is kept; in constant time.
     #[must_use]
-    pub fn is_right(&self, card: CardNumber, pin: &Pin, kept: &[u8; 16]) -> bool {
-        self.value(card, pin).ct_eq(kept).into()
+    pub fn is_right(&self, card: CardNumber, pin: &Pin, kept: PinVerification) -> bool {
+        self.value(card, pin).0.ct_eq(&kept.0).into()
     }
 }
 

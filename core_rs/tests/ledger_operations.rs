@@ -13,6 +13,7 @@ use switch_core::ledger::registry::{Act, CardClass, CardStatus, Category, Holder
 use switch_core::ledger::rule::{ALL_DAYS, Rule, RuleKind, Window};
 use switch_core::ledger::rules::Rules;
 use switch_core::ledger::{Command, Ledger, Outcome, Pin, PurseChoice, Request, Response};
+use switch_core::pin::PinVerification;
 use switch_core::session::KeySlot;
 
 /// A ledger, and the terminals' clock.
@@ -509,7 +510,7 @@ fn of_several_reasons_against_a_hold_a_bill_or_a_load_the_first_is_the_answer() 
         of(CardClass::Family, None, RuleKind::Refuse, 0),
     ]);
     let number = card("1001");
-    enter(&mut campus.ledger, &Command::Pin { number, verification: [7; 16] });
+    enter(&mut campus.ledger, &Command::Pin { number, verification: PinVerification([7; 16]) });
     campus.run(
         "
         3 |  1 | undo 2     | -    |    - | 00 | -        | -
@@ -546,7 +547,7 @@ fn of_several_reasons_against_a_hold_a_bill_or_a_load_the_first_is_the_answer() 
 fn wrong_pins_in_a_row_are_counted_and_missing_ones_are_not() {
     let mut campus = Campus::with(&[Rule::new(RuleKind::PinAbove, 100)]);
     let number = card("1001");
-    let set = Command::Pin { number, verification: [7; 16] };
+    let set = Command::Pin { number, verification: PinVerification([7; 16]) };
     enter(&mut campus.ledger, &set);
     campus.run(
         "

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use switch_core::card_number::CardNumber;
 use switch_core::mac::{KeyEncryptionKey, MasterKey};
-use switch_core::pin::{Pin, PinKey, PinVerificationKey};
+use switch_core::pin::{Pin, PinKey, PinVerification, PinVerificationKey};
 use switch_core::session::{KeyRing, KeySlot, Nonces, Session};
 
 fn unhex<const N: usize>(hex: &str) -> [u8; N] {
@@ -107,11 +107,11 @@ fn what_is_kept_is_keyed_and_the_cards_own() {
         ("12", "123456789012", "0923d1926246246c286b7e9c3e14deb0"),
         ("0012", "123456789012", "1cbedad4cc25138da087c2947f3eabe4"),
     ] {
-        let kept = unhex(value);
+        let kept = PinVerification(unhex(value));
         assert_eq!(key.value(card(number), &pin(digits)), kept, "{number}");
-        assert!(key.is_right(card(number), &pin(digits), &kept));
+        assert!(key.is_right(card(number), &pin(digits), kept));
         for (other, wrong) in [(number, "1235"), (number, "12340"), ("13", digits)] {
-            assert!(!key.is_right(card(other), &pin(wrong), &kept), "{other} {wrong}");
+            assert!(!key.is_right(card(other), &pin(wrong), kept), "{other} {wrong}");
         }
     }
     // Another switch's key keeps it otherwise.
@@ -123,6 +123,7 @@ fn pins_and_their_keys_do_not_show() {
     assert_eq!(format!("{:?}", pin("123456")), "Pin(..)");
     assert_eq!(format!("{:?}", PinKey::new(&[0x5a; 16])), "PinKey(..)");
     assert_eq!(format!("{:?}", PinVerificationKey::new(&[0x5a; 16])), "PinVerificationKey(..)");
+    assert_eq!(format!("{:?}", PinVerification([0x5a; 16])), "PinVerification(..)");
 }
 
 #[test]

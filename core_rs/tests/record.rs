@@ -12,6 +12,7 @@ use switch_core::ledger::registry::{
 use switch_core::ledger::rule::{Rule, RuleKind};
 use switch_core::ledger::rules::Rules;
 use switch_core::ledger::{Command, Movements, Outcome, Pin, Policy, PurseChoice, Request, Response};
+use switch_core::pin::PinVerification;
 use switch_core::session::KeySlot;
 
 fn request() -> impl Strategy<Value = Request> {
@@ -117,7 +118,7 @@ fn one_more_command() -> impl Strategy<Value = Command<'static>> {
         rules.prop_map(|rules| Command::Rules(Box::new(rules))),
         (1_u64..999_999, any::<[u8; 16]>()).prop_map(|(number, verification)| Command::Pin {
             number: CardNumber::from_digits(number.to_string().as_bytes()).expect("a card number"),
-            verification
+            verification: PinVerification(verification)
         }),
         any::<u64>().prop_map(|hold| Command::Lapse { hold }),
         (any::<[u8; 8]>(), one_of(TerminalStanding::ALL)).prop_map(|(id, standing)| Command::Standing { id, standing }),

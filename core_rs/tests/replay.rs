@@ -17,6 +17,7 @@ use switch_core::ledger::identities::{Content, Echo, Identity};
 use switch_core::ledger::record::{decode, encode};
 use switch_core::ledger::registry::{Category, MerchantId, TerminalStanding};
 use switch_core::ledger::{Command, Ledger, Outcome, Pin, Policy, Request, Response};
+use switch_core::pin::PinVerification;
 use switch_core::replica::Replica;
 use switch_core::verification::verify;
 
@@ -532,7 +533,11 @@ fn a_record_that_says_something_else_than_happened_is_refused() {
     let nobody = CardNumber::from_digits(b"4711").expect("a card number");
     let policy = Policy { identity_days: IDENTITY_DAYS, ..Policy::default() };
     for (what, command, words) in [
-        ("a PIN of no card", Command::Pin { number: nobody, verification: [0; 16] }, "gives a PIN to a card that does not exist"),
+        (
+            "a PIN of no card",
+            Command::Pin { number: nobody, verification: PinVerification([0; 16]) },
+            "gives a PIN to a card that does not exist",
+        ),
         (
             "a terminal that is not there suspended",
             Command::Standing { id: *b"NOBODY  ", standing: TerminalStanding::Suspended },

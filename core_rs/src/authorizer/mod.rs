@@ -524,7 +524,7 @@ impl<L: Log> Authorizer<L> {
         let key = self.keys.pin_key(terminal, &row.id, row.session, slot);
         let is_right = card.zip(key).is_some_and(|(card, key)| {
             let (known, pin) = (self.ledger.pin_verification(&card), key.decrypt(block, card));
-            known.zip(pin).is_some_and(|(known, pin)| self.keys.pin_verification().is_right(card, &pin, &known))
+            known.zip(pin).is_some_and(|(known, pin)| self.keys.pin_verification().is_right(card, &pin, known))
         });
         if is_right { Pin::Right } else { Pin::Wrong }
     }

@@ -33,6 +33,7 @@ use crate::ledger::registry::{
 use crate::ledger::rules::Rules;
 use crate::ledger::{Command, Label};
 use crate::limits::{IMPORT_BYTES_MAX, POSITION_MAX};
+use crate::pin::PinVerification;
 
 /// Bytes by which a row's record may be longer than the row.
 const RECORD_BEYOND_ROW_BYTES: usize = 128;
@@ -105,7 +106,7 @@ enum Row {
     Card { number: CardNumber, holder: HolderId, class: CardClass, status: CardStatus, expires: Date, opening: [i64; 2] },
     Standing { id: TerminalId, standing: TerminalStanding },
     Rules(Box<Rules>),
-    Pin { number: CardNumber, verification: [u8; 16] },
+    Pin { number: CardNumber, verification: PinVerification },
 }
 
 impl Row {

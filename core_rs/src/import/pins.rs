@@ -16,7 +16,7 @@ pub(super) fn plan<L: Log>(file: &mut File<'_>, authorizer: &Authorizer<L>) -> R
         let key = authorizer.keys().pin_verification();
         let change = match ledger.pin_verification(&number) {
             None => Change::Added,
-            Some(kept) if key.is_right(number, &pin, &kept) && ledger.pin_tries(&number) == 0 => Change::None,
+            Some(kept) if key.is_right(number, &pin, kept) && ledger.pin_tries(&number) == 0 => Change::None,
             Some(_) => Change::Changed,
         };
         plan.take(Row::Pin { number, verification: key.value(number, &pin) }, change);

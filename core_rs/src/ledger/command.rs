@@ -11,6 +11,7 @@ use super::rules::Rules;
 use super::{Movements, Policy};
 use crate::calendar::Date;
 use crate::card_number::CardNumber;
+use crate::pin::PinVerification;
 use crate::session::KeySlot;
 
 /// What every terminal's request brings: who, what, and under which key.
@@ -124,7 +125,7 @@ pub enum Command<'a> {
         /// DE2.
         number: CardNumber,
         /// What tells whether a PIN is the card's, and nothing of the PIN without the switch's own key.
-        verification: [u8; 16],
+        verification: PinVerification,
     },
     /// A hold has lasted as long as it may: what it held is free again.
     Lapse {

@@ -65,6 +65,7 @@ use usage::{Sale, Usage};
 use crate::calendar::{Date, Timestamp};
 use crate::card_number::CardNumber;
 use crate::limits::{CLOCK_AHEAD_DAYS, HOLD_HOURS_MAX, PIN_TRIES_MAX, PURSE_FEN_MAX};
+use crate::pin::PinVerification;
 use crate::session::{Nonces, Session};
 
 /// The limits that decisions depend on. They are journaled, so that a replay decides alike.
@@ -309,7 +310,7 @@ impl Ledger {
 
     /// What tells whether a PIN is this card's; `None` where the card has none.
     #[must_use]
-    pub fn pin_verification(&self, number: &CardNumber) -> Option<[u8; 16]> {
+    pub fn pin_verification(&self, number: &CardNumber) -> Option<PinVerification> {
         self.pins.verification(self.registry.cards.find(number)?)
     }
 

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::bytes::{Decoder, Encoder};
 use super::command::Pin;
+use crate::pin::PinVerification;
 
 /// One card's PIN.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct CardPin {
-    /// Tells whether a PIN is the card's, and nothing of the PIN without the switch's own key.
-    pub(super) verification: [u8; 16],
+    pub(super) verification: PinVerification,
     /// Wrong ones in a row.
     pub(super) tries: u8,
 }
@@ -20,12 +20,12 @@ pub(super) struct Pins(BTreeMap<u32, CardPin>);
 
 impl Pins {
     /// A card has another PIN from now on.
-    pub(super) fn set(&mut self, card: u32, verification: [u8; 16]) {
+    pub(super) fn set(&mut self, card: u32, verification: PinVerification) {
         self.0.insert(card, CardPin { verification, tries: 0 });
     }
 
     /// What tells whether a PIN is this card's.
-    pub(super) fn verification(&self, card: u32) -> Option<[u8; 16]> {
+    pub(super) fn verification(&self, card: u32) -> Option<PinVerification> {
         self.0.get(&card).map(|pin| pin.verification)
     }
 
@@ -57,13 +57,13 @@ impl Pins {
 
     pub(super) fn put(row: &mut Encoder<'_>, (card, pin): (u32, CardPin)) {
         row.u32(card);
-        row.bytes(&pin.verification);
+        row.bytes(&pin.verification.0);
         row.u8(pin.tries);
     }
 
     /// Takes a row of the image; cards come in order.
     pub(super) fn take(&mut self, row: &mut Decoder<'_>, cards: usize) -> Option<()> {
-        let (card, pin) = (row.u32()?, CardPin { verification: row.array()?, tries: row.u8()? });
+        let (card, pin) = (row.u32()?, CardPin { verification: PinVerification(row.array()?), tries: row.u8()? });
         let in_order = self.0.last_key_value().is_none_or(|(&last, _)| last < card);
         ((card as usize) < cards && in_order).then(|| {
             self.0.insert(card, pin);
@@ -80,12 +80,12 @@ mod tests {
         let mut pins = Pins::default();
         pins.note(1, Pin::Wrong);
         assert_eq!((pins.tries(1), pins.verification(1)), (0, None));
-        pins.set(1, [7; 16]);
+        pins.set(1, PinVerification([7; 16]));
         for (answer, tries) in [(Pin::Wrong, 1), (Pin::Absent, 1), (Pin::Wrong, 2), (Pin::Right, 0), (Pin::Wrong, 1)] {
             pins.note(1, answer);
             assert_eq!(pins.tries(1), tries);
         }
-        pins.set(1, [8; 16]);
-        assert_eq!((pins.tries(1), pins.verification(1)), (0, Some([8; 16])));
+        pins.set(1, PinVerification([8; 16]));
+        assert_eq!((pins.tries(1), pins.verification(1)), (0, Some(PinVerification([8; 16]))));
     }
 }

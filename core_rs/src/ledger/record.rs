@@ -17,6 +17,7 @@ use super::response::Response;
 use super::rules::Rules;
 use crate::calendar::{Date, Timestamp};
 use crate::card_number::CardNumber;
+use crate::pin::PinVerification;
 use crate::session::KeySlot;
 
 const POLICY: u8 = 1;
@@ -188,7 +189,7 @@ fn put_own(encoder: &mut Encoder<'_>, command: &Command<'_>) {
         Command::Rules(rules) => rules.put(encoder),
         Command::Pin { number, verification } => {
             encoder.u64(number.packed());
-            encoder.bytes(verification);
+            encoder.bytes(&verification.0);
         }
         Command::Lapse { hold } => encoder.u64(*hold),
         Command::Imported { file, rows } => {
@@ -356,7 +357,7 @@ fn take_own<'a>(decoder: &mut Decoder<'a>, kind: u8) -> Option<Command<'a>> {
         },
         STANDING => Command::Standing { id: decoder.array()?, standing: TerminalStanding::from_number(decoder.u8()?)? },
         RULES => Command::Rules(Box::new(Rules::take(decoder)?)),
-        PIN => Command::Pin { number: CardNumber::from_packed(decoder.u64()?)?, verification: decoder.array()? },
+        PIN => Command::Pin { number: CardNumber::from_packed(decoder.u64()?)?, verification: PinVerification(decoder.array()?) },
         LAPSE => Command::Lapse { hold: decoder.u64()? },
         IMPORTED => Command::Imported { file: decoder.text()?, rows: decoder.u32()? },
         _ => return None,

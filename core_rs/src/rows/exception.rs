@@ -48,7 +48,10 @@ fn dated(ledger: &Ledger, request: &Request) -> String {
 
 /// What the terminal said had happened.
 fn what(command: &Command<'_>, request: &Request, item: &str) -> String {
-    let name = command.name().replace('_', " ");
+    let name = match command {
+        Command::Unknown(_) => format!("operation {:06}", request.content.processing().unwrap_or_default()),
+        _ => command.name().replace('_', " "),
+    };
     match request.content.amount() {
         _ if !item.is_empty() => format!("{name} of {item}"),
         Some(amount) if !matches!(command, Command::Identity { .. } | Command::LateAdvice { act: Some(_), .. }) => {
@@ -62,7 +65,8 @@ fn what(command: &Command<'_>, request: &Request, item: &str) -> String {
 fn reason(ledger: &Ledger, command: &Command<'_>, response: Response) -> Option<&'static str> {
     let is_on_loan = |item: &str| ledger.loans().find(item).is_some();
     match (command, response) {
-        (Command::Unknown(_), _) | (_, Response::Approved) => None,
+        (_, Response::Approved) => None,
+        (Command::Unknown(_), _) => Some("the switch knows no such operation"),
         (Command::Identity { act: Act::Borrow, item, .. }, Response::InvalidTransaction) if is_on_loan(item) => {
             Some("the item is on loan already")
         }
