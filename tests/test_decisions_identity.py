@@ -235,7 +235,17 @@ async def test_what_has_happened_outside_the_window_is_kept_once(scene: Scene, a
     """Advices, and reversals, of which nobody knows what they would undo."""
     await scene.do("prepare purchase 850")
     await scene.do(f"prepare {asked} 13={days}")
-    till, request, _ = scene.messages[1]
+    await kept_once(scene)
+
+
+async def test_a_reversal_of_what_lies_outside_the_window_is_kept_once(scene: Scene) -> None:
+    await scene.do("prepare purchase 850 13=-8, prepare reverse #1 13=0")
+    await kept_once(scene)
+
+
+async def kept_once(scene: Scene) -> None:
+    """The message that was prepared last is answered 12 and written down for a person, however often it comes."""
+    till, request, _ = scene.messages[-1]
     device = await scene.till(till)
     position = await scene.record()
     answer = await device.ask(scene.connection, request)

@@ -475,8 +475,6 @@ REVERSAL = [
         purchase 850 | reverse #1 49=840 | 30
         purchase 850 | reverse #1 60=000000 | 30
         purchase 850 | reverse #1 42=M2 | 58
-        purchase 850 | reverse #1 13=-8 | (12)
-        prepare purchase 850 13=-8 | reverse #1 13=0 | (12)
         purchase 850, reverse #1 2=other !94, reverse #1 4=1 !94 | reverse #1 | 00 | 1000 500 -850
         purchase 850 | reverse #1 2=other | 94
         purchase 850 | reverse #1 4=849 | 94
