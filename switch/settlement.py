@@ -171,7 +171,9 @@ TABLES: Final = {
             *("debit_reversal_count", "debit_reversal_amount"),
         ),
         key=("terminal_id", "number"),
-        kept={"status": "'open'", "closed_position": "NULL", "closed_at": "NULL"},
+        # Totals are not known of a batch that was closed again when the ledger had forgotten it.
+        kept={"status": "'open'", "closed_position": "NULL", "closed_at": "NULL"}
+        | {f"{side}_{what}": "0" for side in ("credit", "credit_reversal", "debit", "debit_reversal") for what in ("count", "amount")},
     ),
     "rule": _Table(("number", "position", "rule", "class", "category", "zone", "days", "begins", "ends", "value"), is_list=True),
 }

@@ -294,9 +294,10 @@ def test_what_has_ended_is_taken_away_and_what_is_a_list_is_replaced(database_ur
         def rule(number: int, name: str) -> tuple[bytes, ...]:
             return (double.int4(number), double.int8(1), name.encode(), *[b""] * 7)
 
-        def batch(number: int, status: bytes | None, closed: int | None, count: int) -> tuple[bytes | None, ...]:
+        def batch(number: int, status: bytes | None, closed: int | None, count: int | None) -> tuple[bytes | None, ...]:
+            counted = None if count is None else double.int8(count)
             at = None if closed is None else double.int8(0)
-            return (b"T1", double.int4(number), status, None if closed is None else double.int8(closed), at, *[double.int8(count)] * 8)
+            return (b"T1", double.int4(number), status, None if closed is None else double.int8(closed), at, *[counted] * 8)
 
         look = "SELECT (SELECT array_agg(item || position ORDER BY item) FROM loan), (SELECT array_agg(rule ORDER BY number) FROM rule)"
         batches = "SELECT number, status, closed_position, debit_count FROM batch ORDER BY 1"
@@ -319,6 +320,9 @@ def test_what_has_ended_is_taken_away_and_what_is_a_list_is_replaced(database_ur
         )
         assert await fetch(database_url, look) == [(["A11", "B9"], ["three"])]
         assert await fetch(database_url, batches) == [(1, "closed", 5, 7), (2, "closed", 8, 2)]
+        # The totals of one that the ledger has forgotten stay as they were.
+        await settle(database_url, chunk(batch=[batch(2, b"differs", 9, None), batch(3, b"differs", 10, None)]))
+        assert await fetch(database_url, batches) == [(1, "closed", 5, 7), (2, "differs", 9, 2), (3, "differs", 10, 0)]
         await settle(database_url, chunk(rule=[]))
         assert await fetch(database_url, look) == [(["A11", "B9"], None)]
 

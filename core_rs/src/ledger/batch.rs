@@ -19,17 +19,17 @@ impl Ledger {
         }
     }
 
-    /// The switch's totals of a batch; nothing where it is not known.
+    /// The switch's totals of a batch; `None`: nothing was counted to it, or it is forgotten.
     #[must_use]
-    pub fn totals(&self, terminal: u32, batch: u32) -> Totals {
+    pub fn totals(&self, terminal: u32, batch: u32) -> Option<Totals> {
         let row = &self.registry.terminals[terminal];
-        if row.batch == batch { row.totals } else { self.batches.totals(terminal, batch) }
+        if row.batch == batch { Some(row.totals) } else { self.batches.totals(terminal, batch) }
     }
 
     pub(super) fn batch_close(&mut self, position: u64, request: &Request, totals: &Totals, outcome: &mut Outcome) {
         let terminal = request.identity.terminal();
         let batch = request.echo.batch().expect("a batch that is closed has a number");
-        let own = self.totals(terminal, batch);
+        let own = self.totals(terminal, batch).unwrap_or_default();
         if own != *totals {
             outcome.totals = Some(Box::new(own));
             outcome.response = Response::TotalsDiffer;

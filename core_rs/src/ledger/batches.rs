@@ -105,10 +105,10 @@ impl Totals {
 pub struct Batches(BTreeMap<(u32, u32), (Totals, Date)>);
 
 impl Batches {
-    /// A batch's totals; nothing where it is not known.
+    /// A batch's totals; `None`: nothing was counted to it, or it is forgotten.
     #[must_use]
-    pub fn totals(&self, terminal: u32, batch: u32) -> Totals {
-        self.0.get(&(terminal, batch)).map_or_else(Totals::default, |(totals, _)| *totals)
+    pub fn totals(&self, terminal: u32, batch: u32) -> Option<Totals> {
+        self.0.get(&(terminal, batch)).map(|(totals, _)| *totals)
     }
 
     /// A batch's totals, to be counted on this business date.
@@ -213,13 +213,14 @@ mod tests {
     fn a_batch_is_kept_until_nobody_has_touched_it_for_so_long() {
         let mut batches = Batches::default();
         batches.totals_mut(1, 7, Date(10)).debit(5);
-        batches.keep(2, 1, batches.totals(1, 7), Date(12));
+        batches.keep(2, 1, batches.totals(1, 7).expect("just counted"), Date(12));
         batches.totals_mut(1, 7, Date(11)).debit(5);
         batches.forget_before(Date(11));
-        assert_eq!(batches.totals(1, 7).debits, Total { number: 2, amount: 10 }, "touched on the 11th");
+        let debits = |batches: &Batches, terminal, batch| batches.totals(terminal, batch).map(|totals| totals.debits);
+        assert_eq!(debits(&batches, 1, 7), Some(Total { number: 2, amount: 10 }), "touched on the 11th");
         batches.forget_before(Date(12));
-        assert_eq!(batches.totals(1, 7), Totals::default());
-        assert_eq!(batches.totals(2, 1).debits, Total { number: 1, amount: 5 });
+        assert_eq!(debits(&batches, 1, 7), None);
+        assert_eq!(debits(&batches, 2, 1), Some(Total { number: 1, amount: 5 }));
         assert_eq!(batches.take(2, 1).debits.number, 1);
         assert_eq!(batches.rows().len(), 0);
     }

@@ -10,7 +10,8 @@ use crate::ledger::{Ledger, Outcome, Request, Response};
 /// What became of one batch.
 #[derive(Default)]
 struct Touched {
-    /// Its totals, of one that is not its terminal's open one: it may be forgotten at the end of the day.
+    /// Its totals, of one that is not its terminal's open one: it may be forgotten at the end of the day. `None`: it was forgotten
+    /// before, and what stands in `PostgreSQL` is all that is known of it.
     totals: Option<Totals>,
     /// The terminal's last word on it, with the position and whether the totals were equal.
     closed: Option<(u64, Timestamp, bool)>,
@@ -52,7 +53,7 @@ impl TouchedBatches {
     /// Keeps the totals of a batch that is not the open one.
     fn note(&mut self, ledger: &Ledger, terminal: u32, batch: u32) {
         let touched = self.touched.entry((terminal, batch)).or_default();
-        touched.totals = Some(ledger.totals(terminal, batch));
+        touched.totals = ledger.totals(terminal, batch).or(touched.totals);
     }
 
     /// A batch was to be closed.
@@ -66,18 +67,17 @@ impl TouchedBatches {
         let open = ledger.registry().terminals[terminal].batch;
         for ((_, batch), touched) in self.touched.range_mut((terminal, 0)..=(terminal, u32::MAX)) {
             if *batch != open {
-                touched.totals = Some(ledger.totals(terminal, *batch));
+                touched.totals = ledger.totals(terminal, *batch).or(touched.totals);
             }
         }
     }
 
-    /// Their rows. A status that did not change is NULL: the one that stands there stays.
+    /// Their rows. What did not change or is not known is NULL: what stands there stays.
     pub(super) fn rows(&self, ledger: &Ledger) -> CopyStream {
         let mut stream = CopyStream::new(13, 0);
         for ((terminal, batch), touched) in &self.touched {
             let terminal = &ledger.registry().terminals[*terminal];
             let totals = if terminal.batch == *batch { Some(terminal.totals) } else { touched.totals };
-            let totals = totals.expect("a batch that is not open was looked at when it was touched");
             let status = touched.closed.map(|(_, _, agrees)| if agrees { "closed" } else { "differs" });
             let mut row = stream
                 .row()
@@ -86,8 +86,12 @@ impl TouchedBatches {
                 .nullable(status, Row::text)
                 .nullable(touched.closed.map(|(position, ..)| position.cast_signed()), Row::i64)
                 .nullable(touched.closed.map(|(_, at, _)| at), Row::timestamptz);
-            for Total { number, amount } in [totals.credits, totals.credit_reversals, totals.debits, totals.debit_reversals] {
-                row = row.i64(number.cast_signed()).i64(amount.cast_signed());
+            let sides = totals.map(|totals| [totals.credits, totals.credit_reversals, totals.debits, totals.debit_reversals]);
+            for side in 0..4 {
+                let total: Option<Total> = sides.map(|sides| sides[side]);
+                row = row
+                    .nullable(total.map(|total| total.number.cast_signed()), Row::i64)
+                    .nullable(total.map(|total| total.amount.cast_signed()), Row::i64);
             }
             row.end();
         }
@@ -175,11 +179,11 @@ mod tests {
         }
 
         /// Number, status and debits of each batch that was touched.
-        fn seen(&self) -> Vec<(u32, Option<bool>, Total)> {
+        fn seen(&self) -> Vec<(u32, Option<bool>, Option<Total>)> {
             let rows = self.touched.touched.iter().map(|(&(terminal, batch), touched)| {
                 let row = &self.ledger.registry().terminals[terminal];
                 let totals = if row.batch == batch { Some(row.totals) } else { touched.totals };
-                (batch, touched.closed.map(|closed| closed.2), totals.expect("known").debits)
+                (batch, touched.closed.map(|closed| closed.2), totals.map(|totals| totals.debits))
             });
             assert_eq!(self.touched.rows(&self.ledger).rows() as usize, rows.len());
             rows.collect()
@@ -188,6 +192,10 @@ mod tests {
 
     fn total(number: u64, amount: u64) -> Total {
         Total { number, amount }
+    }
+
+    fn some(number: u64, amount: u64) -> Option<Total> {
+        Some(total(number, amount))
     }
 
     #[test]
@@ -199,8 +207,23 @@ mod tests {
         assert_eq!(campus.close(1, total(1, 100)), Response::Approved);
         campus.sell(5, None);
         campus.ledger.apply(3, &Command::Cutover(Date(TODAY.0 + 1)));
-        assert_eq!(campus.ledger.batches().totals(0, 7), Totals::default());
-        assert_eq!(campus.seen(), [(1, Some(true), total(1, 100)), (2, None, total(1, 5)), (7, None, total(2, 23))]);
+        assert_eq!(campus.ledger.batches().totals(0, 7), None);
+        let seen = [(1, Some(true), some(1, 100)), (2, None, some(1, 5)), (7, None, some(2, 23))];
+        assert_eq!(campus.seen(), seen);
+        // Not even by a batch that is closed after that.
+        assert_eq!(campus.close(2, total(1, 5)), Response::Approved);
+        assert_eq!(campus.seen(), [seen[0], (2, Some(true), some(1, 5)), seen[2]]);
+    }
+
+    #[test]
+    fn one_that_is_closed_again_when_it_is_forgotten_leaves_the_totals_that_stand_there() {
+        let mut campus = Campus::new();
+        campus.sell(100, None);
+        assert_eq!(campus.close(1, total(1, 100)), Response::Approved);
+        campus.ledger.apply(3, &Command::Cutover(Date(TODAY.0 + 1)));
+        campus.touched = TouchedBatches::default();
+        assert_eq!(campus.close(1, total(1, 100)), Response::TotalsDiffer);
+        assert_eq!(campus.seen(), [(1, Some(false), None)]);
     }
 
     #[test]
@@ -215,6 +238,6 @@ mod tests {
         campus.sell(2, Some(4));
         assert_eq!(campus.close(5, total(1, 1)), Response::Approved);
         campus.ledger.apply(3, &Command::Cutover(Date(TODAY.0 + 1)));
-        assert_eq!(campus.seen(), [(1, None, total(1, 100)), (4, Some(true), total(2, 12)), (5, Some(true), total(1, 1))]);
+        assert_eq!(campus.seen(), [(1, None, some(1, 100)), (4, Some(true), some(2, 12)), (5, Some(true), some(1, 1))]);
     }
 }

@@ -392,7 +392,8 @@ impl World {
         let ledger = self.authorizer.ledger();
         let index = ledger.registry().terminals.find(&self.terminals[terminal].id).expect("a terminal");
         let row = &ledger.registry().terminals[index];
-        let mut totals: Totals = if row.batch == batch { row.totals } else { ledger.batches().totals(index, batch) };
+        let mut totals: Totals =
+            if row.batch == batch { row.totals } else { ledger.batches().totals(index, batch).unwrap_or_default() };
         if !is_equal {
             totals.credit(1);
         }
