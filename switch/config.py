@@ -106,7 +106,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # The ledger holds a purchase's parts in 32 bits; a higher ceiling would be a mistyped one.
     amount_max: Annotated[int, Meta(ge=1, le=4_294_967_295, description="a whole number of fen from 1 to 4294967295")] = 5_000_000
-    identity_days: Annotated[int, Meta(ge=1, le=60, description="a whole number of business days from 1 to 60")] = 8
+    identity_days: Annotated[int, Meta(ge=2, le=60, description="a whole number of business days from 2 to 60")] = 8
     hold_hours: Annotated[int, Meta(ge=1, le=720, description="a whole number of hours from 1 to 720")] = 24
     pin_tries_max: Annotated[int, Meta(ge=1, le=10, description="a whole number from 1 to 10")] = 3
 
@@ -259,7 +259,7 @@ def _check_together(config: Config, path: Path | str, text: str) -> None:
         place = _at_line(text, "admin", "port") or _at_line(text, "terminals", "port")
         raise ConfigError(f"{path}{place}: admin.port is {config.admin.port}, which terminals.port takes already; the two must differ.")
     policy = config.policy
-    if policy.hold_hours > (hours := 24 * max(policy.identity_days - 1, 1)):
+    if policy.hold_hours > (hours := 24 * (policy.identity_days - 1)):
         place = _at_line(text, "policy", "hold_hours") or _at_line(text, "policy", "identity_days")
         raise ConfigError(
             f"{path}{place}: policy.hold_hours is {policy.hold_hours}, longer than a hold can be completed with policy.identity_days"

@@ -352,7 +352,7 @@ async def test_a_wrong_file_is_refused_whole(switch: Switch, tmp_path: Path, con
     [
         ("mac_failures_max = 5", "mac_failures_maximum = 5", ["terminals.mac_failures_maximum", "mac_failures_max"]),
         ("amount_max = 5000000", 'amount_max = "much"', ["policy.amount_max", '"much"', "whole number"]),
-        ("identity_days = 8", "identity_days = 0", ["policy.identity_days", "from 1 to 60"]),
+        ("identity_days = 8", "identity_days = 1", ["policy.identity_days", "from 2 to 60"]),
         ("[policy]", "[polity]", ["[polity]", "[policy]"]),
         ("[policy]", "[policy", ["TOML", "line"]),
         ('host = "127.0.0.1"\nport = 0', 'host = "127.0.0.1"\nport = 65536', ["terminals.port", "65536"]),

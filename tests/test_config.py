@@ -149,8 +149,8 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "line 2: policy.amount_max is 12.5; it must be a whole number of fen from 1 to 4294967295.",
         ),
         (
-            "[policy]\nidentity_days = 0",
-            "line 2: policy.identity_days is 0; it must be a whole number of business days from 1 to 60.",
+            "[policy]\nidentity_days = 1",
+            "line 2: policy.identity_days is 1; it must be a whole number of business days from 2 to 60.",
         ),
         (
             "[journal]\nsegment_bytes = 8388609",
@@ -177,8 +177,8 @@ def test_relative_paths_start_at_the_file(tmp_path: Path, monkeypatch: pytest.Mo
             "line 3: policy.hold_hours is 49, longer than a hold can be completed with policy.identity_days 3; the most is 48.",
         ),
         (
-            "[policy]\nidentity_days = 1\nhold_hours = 25",
-            "line 3: policy.hold_hours is 25, longer than a hold can be completed with policy.identity_days 1; the most is 24.",
+            "[policy]\nidentity_days = 2\nhold_hours = 25",
+            "line 3: policy.hold_hours is 25, longer than a hold can be completed with policy.identity_days 2; the most is 24.",
         ),
     ],
 )
