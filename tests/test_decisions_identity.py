@@ -226,6 +226,8 @@ LATE = [
     "offline 0",
     "complete 000000000001 300",
     "reverse #1",
+    "offline 850 3=770000",
+    "advise enter 3=770000",
 ]
 
 

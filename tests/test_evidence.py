@@ -207,6 +207,7 @@ async def sell_offline(scene: Scene) -> None:
     await scene.ask(gate, gate.advice("enter", student, de13=long_ago), "12")
     await scene.ask(till, till.reversal(till.offline_sale(student, 900, de13=long_ago)), "12")
     await scene.ask(till, till.reversal(sold, de13=long_ago), "12")
+    await scene.ask(till, till.offline_sale(student, 900, de13=long_ago, de3="770000"), "12")
 
 
 async def use_water(scene: Scene) -> None:

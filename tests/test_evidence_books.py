@@ -23,7 +23,7 @@ DAY = datetime.date.fromisoformat(DATE).toordinal()
 TERMINALS = ("pos", "water", "counter", "gate", "library", "meter", "pos")
 """All of merchant M, a canteen; the last of merchant S, a shop."""
 
-FAMILY = {"reversal": 2, "late_reversal": 2, "card_report": 1, "batch_close": 3, "event": 4, "sign_on": 5}
+FAMILY = {"reversal": 2, "card_report": 1, "batch_close": 3, "event": 4, "sign_on": 5}
 OPERATED_BY = {
     "hold": 1, "completion": 1, "load": 2, "bill_payment": 2, "card_report": 2, "identity": 3, "event": 5,
 }  # fmt: skip
@@ -87,7 +87,7 @@ class Story:
         self.position += 1
         self.now += 1
         terminal = OPERATED_BY.get(kind, 0) if terminal is None else terminal
-        message = Message(FAMILY.get(kind, 0), terminal, fields.pop("day", DAY), fields.pop("stan", next(self.stans)))
+        message = Message(FAMILY.get(fields.get("told", kind), 0), terminal, fields.pop("day", DAY), fields.pop("stan", next(self.stans)))
         said = {
             "kind": kind, **outcome(), "terminal_number": terminal, "card": "1", "amount": 100, "currency": None, "processing": None,
             "batch_number": None, "purses": "policy", "pin": "absent", "item": None, "is_advice": False, "is_found": False,
@@ -218,11 +218,11 @@ def void(fen: int = 100, after: int = 500, **of: Any) -> Step:
 
 
 def late(**of: Any) -> Step:
-    return tell("late_advice", **{"response": "12", "act": None, "refers_to": None, "day": DAY - 3, "stan": 7, **of})
+    return tell("late", **{"response": "12", "told": "offline_sale", "day": DAY - 3, "stan": 7, **of})
 
 
 def undo_late(**of: Any) -> Step:
-    return tell("late_reversal", **{"response": "12", "undoes": "none", "day": DAY - 3, "stan": 7, **of})
+    return late(**{"told": "reversal", "undoes": "none", **of})
 
 
 def rule(name: str, value: int, category: str | None = None) -> Rule:
@@ -340,7 +340,7 @@ SOUND: dict[str, list[Step]] = {
         buy(after=240),
         close(totals(debits=(1, 100)), batch_number=10),
     ],
-    "advices that came too late": [late(), late(stan=8, day=DAY + 2, act="enter", terminal=3), date("2026-11-25"), late()],
+    "advices that came too late": [late(), late(stan=8, day=DAY + 2, told="enter", terminal=3), late(told="unknown", stan=9), date("2026-11-25"), late()],
     "two advices that came too late under one number": [late(), late(amount=101), late(card="3"), undo_late()],
     "a reversal that came too late for what stands": [buy(), undo_late(undoes="sale"), undo_late(undoes="sale", stan=8, day=DAY + 2)],
     "a reversal of what was too long ago": [
@@ -449,7 +449,7 @@ WRONG: list[tuple[str, list[Step]]] = [
     ("puts off a message of", [buy(), undo_late(undoes="sale", day=DAY)]),
     ("outside the days", [buy(day=DAY - 1), date("2026-11-25"), undo(0, 400, None, undoes="sale", day=DAY + 3)]),
     ("a second time", [undo_late(), undo_late()]),
-    ("fen are paid by a late_reversal", [buy(), undo_late(undoes="sale", paid_cash=100)]),
+    ("fen are paid by a late", [buy(), undo_late(undoes="sale", paid_cash=100)]),
     ("refers to record", [buy(), undo_late(undoes="sale", original=FIRST)]),
     ("is answered 12", [undo_late(response="00")]),
     ("a second time", [late(), late()]),

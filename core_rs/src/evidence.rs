@@ -20,9 +20,10 @@ use serde_json::{Map, Value, json};
 use crate::calendar::{CampusCalendar, Date, Timestamp};
 use crate::journal::{DurableMark, FolderStorage, RECORD_OVERHEAD_BYTES, Reader, Records, Storage};
 use crate::ledger::accounts::AccountId;
+use crate::ledger::identities::Identity;
 use crate::ledger::record::{Decoded, decode, kind_name};
-use crate::ledger::registry::{Act, TerminalId};
-use crate::ledger::{Command, Ledger, Outcome, Pin, PurseChoice, Request, Response, batches};
+use crate::ledger::registry::TerminalId;
+use crate::ledger::{Command, Ledger, Outcome, Pin, PurseChoice, Request, Response, Told, batches};
 use crate::rows::subject::Subject;
 use crate::session::KeySlot;
 use crate::snapshot;
@@ -367,11 +368,9 @@ fn said(record: &[u8], decoded: &Decoded<'_>, calendar: &CampusCalendar) -> Valu
         // What tells whether a PIN is right is among the bytes, and nothing that is to be read.
         Command::Pin { number, verification: _ } => json!({ "card": number.digits().as_str() }),
         Command::Lapse { hold } => json!({ "hold": hold }),
-        Command::Reversal { request, original } | Command::LateReversal { request, original } => {
+        Command::Reversal { request, original } => {
             let mut said = said_request(request);
-            said["undoes"] = json!({
-                "terminal_number": original.terminal(), "date": original.date.to_string(), "stan": original.stan(),
-            });
+            said["undoes"] = said_identity(original);
             said
         }
         command => said_by_terminal(command),
@@ -424,14 +423,22 @@ fn said_by_terminal(command: &Command<'_>) -> Value {
             said["place"] = text_or_none(place);
             said["value"] = text_or_none(value);
         }
-        Command::LateAdvice { act, item, original, .. } => {
-            said["act"] = act.map(Act::name).into();
-            said["item"] = text_or_none(item);
-            said["refers_to"] = Some(*original).filter(|original| *original > 0).into();
+        Command::Late { told, .. } => {
+            said["told"] = told.name().into();
+            match told {
+                Told::Act(_, item) => said["item"] = text_or_none(item),
+                Told::Completion(original) => said["refers_to"] = (*original).into(),
+                Told::Reversal(original) => said["undoes"] = said_identity(original),
+                Told::OfflineSale | Told::Unknown => {}
+            }
         }
         _ => {}
     }
     said
+}
+
+fn said_identity(identity: &Identity) -> Value {
+    json!({ "terminal_number": identity.terminal(), "date": identity.date.to_string(), "stan": identity.stan() })
 }
 
 /// A text; what is empty is not there.

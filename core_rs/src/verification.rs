@@ -101,7 +101,7 @@ impl Verifier {
         if let Some(original) = outcome.original.filter(|original| !(1..position).contains(original)) {
             return Err(format!("it refers to record {original}, which does not stand before it"));
         }
-        if let Some(request) = decoded.command.request().filter(|_| !decoded.command.is_late()) {
+        if let Some(request) = decoded.command.request().filter(|_| !matches!(decoded.command, Command::Late { .. })) {
             let remembered = self.ledger.recall(request.identity).map(|(_, remembered)| remembered.position());
             if remembered != Some(position) {
                 return Err(format!("it is remembered as {remembered:?} and not under its own position"));

@@ -598,7 +598,13 @@ fn a_terminal_that_changed_its_merchant_may_still_repeat_and_reverse_what_it_did
     import(&mut authorizer, NOON, "moved.csv", moved.as_bytes()).expect("a good file");
     assert_eq!(ask_in_vain(&mut authorizer, &sale, Some(till.key())).body(), first.body());
     let reversal = till.reversal(11, 10).with(2, "1001").with(42, "M-CANTEEN");
-    assert_eq!(ask(&mut authorizer, &reversal, Some(till.key())).purses(), Some([1000, 500]));
+    let reversed = ask(&mut authorizer, &reversal, Some(till.key()));
+    assert_eq!(
+        (reversed.purses(), reversed.text(42)),
+        (Some([1000, 500]), Some("M-CANTEEN      ".to_owned())),
+        "DE42 as it was sent"
+    );
+    assert_eq!(ask_in_vain(&mut authorizer, &reversal, Some(till.key())).body(), reversed.body());
     // What is new goes to the new merchant alone.
     assert_eq!(ask_in_vain(&mut authorizer, &till.purchase(12, "1001", 100), Some(till.key())).code(), "58");
     assert_eq!(ask(&mut authorizer, &till.purchase(13, "1001", 100).with(42, "M-SHOP"), Some(till.key())).code(), "00");

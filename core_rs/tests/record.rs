@@ -11,7 +11,7 @@ use switch_core::ledger::registry::{
 };
 use switch_core::ledger::rule::{Rule, RuleKind};
 use switch_core::ledger::rules::Rules;
-use switch_core::ledger::{Command, Movements, Outcome, Pin, Policy, PurseChoice, Request, Response};
+use switch_core::ledger::{Command, Movements, Outcome, Pin, Policy, PurseChoice, Request, Response, Told};
 use switch_core::pin::PinVerification;
 use switch_core::session::KeySlot;
 
@@ -146,12 +146,17 @@ fn one_more_command() -> impl Strategy<Value = Command<'static>> {
             place,
             value
         }),
-        (request(), prop::option::of(one_of(Act::ALL)), text(), any::<u64>())
-            .prop_map(|(request, act, item, original)| Command::LateAdvice { request, act, item, original }),
-        (request(), any::<u64>(), any::<u16>()).prop_map(|(request, original, date)| Command::LateReversal {
-            request,
-            original: Identity::from_packed(original, Date(date))
-        }),
+        (request(), told()).prop_map(|(request, told)| Command::Late { request, told }),
+    ]
+}
+
+fn told() -> impl Strategy<Value = Told<'static>> {
+    prop_oneof![
+        (one_of(Act::ALL), prop::sample::select(&["", "QA76.73"][..])).prop_map(|(act, item)| Told::Act(act, item)),
+        Just(Told::OfflineSale),
+        any::<u64>().prop_map(Told::Completion),
+        (any::<u64>(), any::<u16>()).prop_map(|(original, date)| Told::Reversal(Identity::from_packed(original, Date(date)))),
+        Just(Told::Unknown),
     ]
 }
 

@@ -16,7 +16,7 @@ use switch_core::journal::{
 use switch_core::ledger::identities::{Content, Echo, Identity};
 use switch_core::ledger::record::{decode, encode};
 use switch_core::ledger::registry::{Category, MerchantId, TerminalStanding};
-use switch_core::ledger::{Command, Ledger, Outcome, Pin, Policy, Request, Response};
+use switch_core::ledger::{Command, Ledger, Outcome, Pin, Policy, Request, Response, Told};
 use switch_core::pin::PinVerification;
 use switch_core::replica::Replica;
 use switch_core::verification::verify;
@@ -396,8 +396,7 @@ fn verify_names_the_first_record_that_breaks_a_rule() {
 fn asked_otherwise(record: &[u8], change: impl FnOnce(&mut Request)) -> Vec<u8> {
     rewritten(record, |command, _| match command {
         Command::OfflineSale { request, .. }
-        | Command::LateAdvice { request, .. }
-        | Command::LateReversal { request, .. }
+        | Command::Late { request, .. }
         | Command::Reversal { request, .. }
         | Command::Hold { request, .. }
         | Command::Completion { request, .. }
@@ -505,7 +504,7 @@ fn a_record_that_says_something_else_than_happened_is_refused() {
     };
     forgeries.push(("an advice of today put off", late, dated(late, today), "puts off a message of the days"));
     let kept = rewritten(&records[unkept], |command, _| {
-        let Command::LateReversal { original, .. } = command else { panic!("a late reversal") };
+        let Command::Late { told: Told::Reversal(original), .. } = command else { panic!("a late reversal") };
         *original = Identity::from_packed(original.packed(), today);
     });
     forgeries.push(("a reversal of today's put off", unkept, kept, "puts off a message of the days"));

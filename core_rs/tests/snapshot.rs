@@ -720,7 +720,7 @@ fn the_format_stays_what_it_is() {
     }
     assert_eq!(
         hasher.finalize().to_hex().as_str(),
-        "51c69e4f38a8e6dc5bb2d4eda126963056adfe3bff42d9bd33ff3dd19a7f2ef5",
+        "3c1380026c0e71b430cbb15d1a1fcbda8abcba021b07483303236a42f46b8286",
         "snapshots on disk would no longer be read: raise the format version"
     );
 }

@@ -56,8 +56,6 @@ def check_terminal(books: Books, taken: Taken) -> None:
         raise Fault(f"terminal {taken.terminal} is suspended, and decides nothing")
     kind = books.kind_of.get(taken.terminal)
     operation = taken.operation
-    if taken.kind == "late_advice" and operation == "late_advice":
-        operation = "completion" if taken.said["refers_to"] else "offline_sale"
     if kind is not None and kind not in KINDS_THAT_MAY.get(operation, kind):
         raise Fault(f"terminal {taken.terminal} is a {kind}, for which {operation} is no operation")
 

@@ -27,8 +27,6 @@ SALES: Final = {"purchase", "offline_sale", "completion"}
 SPENT: Final = {"purchase", "hold", "bill_payment"}
 """What rules are asked for."""
 REFERRING: Final = {"completion", "void", "refund"}
-LATE: Final = {"late_advice", "late_reversal"}
-"""What is dated outside the days that are kept, or names what is."""
 MONEY: Final = {*SALES, *SPENT, *REFERRING, "load"}
 """What, where approved, says what the purses hold afterwards."""
 STATUS_CODES: Final = {"lost": "41", "frozen": "62", "blacklisted": "62", "inactive": "78", "cancelled": "78"}
@@ -161,7 +159,7 @@ class Taken:
 
     @property
     def operation(self) -> str:
-        return str(self.said.get("act") or self.kind)
+        return str(self.said.get("act") or self.said.get("told") or self.kind)
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """A record on its way into the books: whom it names, whether it was answered rightly, what it does, and the state after it."""
 
 from .answers import check_decline, check_flag, check_response, check_terminal
-from .books import HOUR_MICROSECONDS, LATE, MONEY, PURSE_FEN_MAX, REFERRING, SPENT, Books, Card, Decision, Taken, transfers
+from .books import HOUR_MICROSECONDS, MONEY, PURSE_FEN_MAX, REFERRING, SPENT, Books, Card, Decision, Taken, transfers
 from .effects import Effect, effect_of
 from .lines import Fault, canonical, listed
 from .records import ACCOUNT_FEN_MAX, Document, Message, Record, date_text
@@ -134,7 +134,7 @@ def _take_lapse(books: Books, record: Record, ledger: Document) -> list[Document
 def _take_message(books: Books, position: int, record: Record, message: Message, ledger: Document) -> list[Document]:
     """A record that a terminal's message caused; gives the movements that follow."""
     said = record.said
-    is_late = said["kind"] in LATE
+    is_late = said["kind"] == "late"
     _check_day(books, message, message if record.undoes is None else record.undoes, is_late=is_late)
     taken = _named(books, position, record, message, ledger)
     check_terminal(books, taken)
@@ -209,7 +209,7 @@ def _named(books: Books, position: int, record: Record, message: Message, ledger
 
 def _original(books: Books, record: Record, own: str | None) -> Decision | None:
     """What a message refers to: of a reversal by the message that it names, of others by number, and of this merchant alone."""
-    if record.said["kind"] in LATE:
+    if record.said["kind"] == "late":
         return None
     if record.undoes is not None:
         return books.decisions.get(record.undoes.day, {}).get(record.undoes)

@@ -24,6 +24,8 @@ PURSES: Final = ("policy", "cash", "subsidy")
 PINS: Final = ("absent", "right", "wrong")
 PAYEES: Final = ("tuition", "electricity", "water", "other")
 ACTS: Final = ("verify", "enter", "leave", "borrow", "return", "attendance")
+LATE: Final = {16: "offline_sale", 17: "completion", 18: "reversal", 19: "unknown"}
+"""What may come too late beside the acts."""
 EVENTS: Final = ("overload", "tamper", "fire", "restored")
 TOTALS: Final = ("credits", "credit_reversals", "debits", "debit_reversals")
 ACCOUNT_FEN_MAX: Final = 999_999_999_999
@@ -56,8 +58,7 @@ KINDS: Final = {
     29: "card_report",
     30: "batch_close",
     31: "event",
-    32: "late_advice",
-    33: "late_reversal",
+    32: "late",
 }
 FINANCIAL: Final = 0
 """The family of messages that reversals undo."""
@@ -104,11 +105,6 @@ class Bytes:
 
     def one_of(self, names: Sequence[str], *, first: int = 1) -> str:
         return _name(self.number(1), names, first)
-
-    def one_or_none(self, names: Sequence[str]) -> str | None:
-        """0 is none."""
-        number = self.number(1)
-        return _name(number, names, 1) if number else None
 
     def yes(self) -> bool:
         return self.one_of(("no", "yes"), first=0) == "yes"
@@ -171,11 +167,10 @@ def decode(content: bytes) -> Record:
         _OWN[kind](rest, said)
     else:
         message = _request(rest, said)
-        if kind in {"reversal", "late_reversal"}:
+        _MESSAGES.get(kind, _nothing)(rest, said)
+        if "reversal" in {kind, said.get("told")}:
             undoes = Message.unpack(rest)
             said["undoes"] = {"terminal_number": undoes.terminal, "date": date_text(undoes.day), "stan": undoes.stan}
-        else:
-            _MESSAGES.get(kind, _nothing)(rest, said)
     _outcome(rest, said)
     rest.end()
     return Record(said, microseconds, message, undoes, rules)
@@ -316,8 +311,13 @@ def _event(rest: Bytes, said: Document) -> None:
     said.update(event=rest.one_of(EVENTS), place=rest.text() or None, value=rest.text() or None)
 
 
-def _late_advice(rest: Bytes, said: Document) -> None:
-    said.update(act=rest.one_or_none(ACTS), item=rest.text() or None, refers_to=rest.number(8) or None)
+def _late(rest: Bytes, said: Document) -> None:
+    number = rest.number(1)
+    said["told"] = LATE.get(number) or _name(number, ACTS, 1)
+    if said["told"] in ACTS:
+        said["item"] = rest.text() or None
+    elif said["told"] == "completion":
+        said["refers_to"] = rest.number(8)
 
 
 _MESSAGES: Final[dict[str, Callable[[Bytes, Document], None]]] = {
@@ -333,7 +333,7 @@ _MESSAGES: Final[dict[str, Callable[[Bytes, Document], None]]] = {
     "card_report": _card_report,
     "batch_close": _batch_close,
     "event": _event,
-    "late_advice": _late_advice,
+    "late": _late,
 }
 
 

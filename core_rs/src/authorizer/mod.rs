@@ -24,7 +24,7 @@ use crate::ledger::hotlist::Readings;
 use crate::ledger::identities::{Content, Deed, Family, Place, Remembered};
 use crate::ledger::record::encode;
 use crate::ledger::registry::{Act, TerminalKind, TerminalStanding};
-use crate::ledger::{Command, Ledger, Outcome, Pin, Policy, Response};
+use crate::ledger::{Command, Ledger, Outcome, Pin, Policy, Response, Told, is_advice};
 use crate::limits::{
     CLOSURE_DAYS_MAX, CUTOVER_DAYS_MAX, DECISION_BYTES_MAX, HOTLIST_PIECE_CARDS_MAX, LAPSES_AT_ONCE, POSITION_MAX,
     SIGN_ON_MICROSECONDS, SIGN_ONS_AT_ONCE,
@@ -418,7 +418,7 @@ impl<L: Log> Authorizer<L> {
         if !window.contains(&needs.identity.date) {
             return self.too_late(now, inbound, &needs, &particulars);
         }
-        if is_kept_when_late(operation) && self.ledger.is_late_known(needs.identity, needs.content) {
+        if is_kept_when_late(message, operation) && self.ledger.is_late_known(needs.identity, needs.content) {
             // It was dated ahead of its day, and has been given to a person. Now that its day has come, the switch must not post it as
             // well.
             return Verdict::Plain(Response::InvalidTransaction);
@@ -500,18 +500,19 @@ impl<L: Log> Authorizer<L> {
     /// reversal undoes may have been posted: these are written down for a person, once.
     #[cold]
     fn too_late(&mut self, now: Timestamp, inbound: &Inbound<'_>, needs: &Needs, particulars: &Particulars<'_>) -> Verdict {
-        if is_kept_when_late(inbound.operation) && !self.ledger.is_late_known(needs.identity, needs.content) {
+        if is_kept_when_late(inbound.message, inbound.operation) && !self.ledger.is_late_known(needs.identity, needs.content) {
             if !self.has_room() {
                 return Verdict::Plain(Response::Unavailable);
             }
             let request = needs.request(inbound.slot, inbound.message.mti());
-            let command = match (needs.original, particulars) {
-                (Some(original), _) => Command::LateReversal { request, original },
-                (None, &Particulars::Act(act, item)) => Command::LateAdvice { request, act: Some(act), item, original: 0 },
-                (None, &Particulars::Original(original)) => Command::LateAdvice { request, act: None, item: "", original },
-                _ => Command::LateAdvice { request, act: None, item: "", original: 0 },
+            let told = match (inbound.operation, needs.original, particulars) {
+                (Operation::Unknown, ..) => Told::Unknown,
+                (_, Some(original), _) => Told::Reversal(original),
+                (_, None, &Particulars::Act(act, item)) => Told::Act(act, item),
+                (_, None, &Particulars::Original(original)) => Told::Completion(original),
+                _ => Told::OfflineSale,
             };
-            self.decide(now, &command);
+            self.decide(now, &Command::Late { request, told });
         }
         Verdict::Plain(Response::InvalidTransaction)
     }
@@ -615,10 +616,14 @@ fn say_privately(ledger: &Ledger, remembered: &Remembered, place: Place, private
     }
 }
 
-/// Whether a message of this operation is for a person where it is dated outside the window: what it is about may have happened.
+/// Whether a message is for a person where it is dated outside the window: what it is about may have happened.
 #[inline]
-fn is_kept_when_late(operation: Operation) -> bool {
-    matches!(operation, Operation::OfflineSale | Operation::Completion | Operation::Advice | Operation::Reversal)
+fn is_kept_when_late(message: &Message<'_>, operation: Operation) -> bool {
+    match operation {
+        Operation::OfflineSale | Operation::Completion | Operation::Advice | Operation::Reversal => true,
+        Operation::Unknown => is_advice(message.mti()),
+        _ => false,
+    }
 }
 
 /// Whether an operation needs nothing but what nearly all do, where there is no DE48.

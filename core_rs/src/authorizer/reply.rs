@@ -135,9 +135,10 @@ pub(super) fn write_reply(
     reply.text(39, answer.response.code().as_bytes());
     reply.echo(message, 41);
     match echoed {
-        Echoed::Sent(_) => reply.echo(message, 42),
-        Echoed::Remembered(echo, merchant) if echo.merchant() => reply.text(42, merchant),
-        Echoed::Remembered(..) => {}
+        Echoed::Remembered(echo, _) if !echo.merchant() => {}
+        // As it was said, where it was: a terminal that is another merchant's by now may name the one of before.
+        Echoed::Remembered(_, merchant) if !message.has(42) => reply.text(42, merchant),
+        _ => reply.echo(message, 42),
     }
     if let Some(private) = answer.private {
         reply.text(48, private);

@@ -243,23 +243,13 @@ pub enum Command<'a> {
         /// How much.
         value: &'a str,
     },
-    /// An advice dated outside the days that are kept: not posted, kept for a person.
-    LateAdvice {
+    /// An advice dated outside the days that are kept, or a reversal that is, or whose original is: answered 12, kept for a person,
+    /// and not remembered.
+    Late {
         /// The message.
         request: Request,
-        /// What was done, if it moved no money.
-        act: Option<Act>,
-        /// What was borrowed or brought back; else empty.
-        item: &'a str,
-        /// Of a completion, the hold's transaction number; else 0.
-        original: u64,
-    },
-    /// A reversal that is dated outside the days that are kept, or whose original is: nothing is undone, kept for a person.
-    LateReversal {
-        /// The message.
-        request: Request,
-        /// What it names.
-        original: Identity,
+        /// What it is about.
+        told: Told<'a>,
     },
     /// A reversal.
     Reversal {
@@ -270,6 +260,42 @@ pub enum Command<'a> {
     },
     /// A message whose operation the switch does not know: answered 12, and remembered like any decision.
     Unknown(Request),
+}
+
+/// Whether a terminal tells of it when it has happened already: MTI 012x, 022x.
+#[must_use]
+#[inline]
+pub fn is_advice(mti: u16) -> bool {
+    matches!(mti / 10, 12 | 22)
+}
+
+/// What a message that came too late is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Told<'a> {
+    /// What moved no money, and what was borrowed or brought back by it; else empty.
+    Act(Act, &'a str),
+    /// A sale.
+    OfflineSale,
+    /// Of the hold with this transaction number.
+    Completion(u64),
+    /// Of this message.
+    Reversal(Identity),
+    /// An advice whose operation the switch does not know.
+    Unknown,
+}
+
+impl Told<'_> {
+    /// The operation's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Act(act, _) => act.name(),
+            Self::OfflineSale => "offline_sale",
+            Self::Completion(_) => "completion",
+            Self::Reversal(_) => "reversal",
+            Self::Unknown => "unknown",
+        }
+    }
 }
 
 impl Command<'_> {
@@ -291,18 +317,11 @@ impl Command<'_> {
             | Self::CardReport { request, .. }
             | Self::BatchClose { request, .. }
             | Self::Event { request, .. }
-            | Self::LateAdvice { request, .. }
-            | Self::LateReversal { request, .. }
+            | Self::Late { request, .. }
             | Self::Reversal { request, .. }
             | Self::Unknown(request) => Some(request),
             _ => None,
         }
-    }
-
-    /// Whether it came dated outside the days that are kept: answered 12 and kept for a person, and not remembered.
-    #[must_use]
-    pub fn is_late(&self) -> bool {
-        matches!(self, Self::LateAdvice { .. } | Self::LateReversal { .. })
     }
 
     /// The operation's name in metrics and in PostgreSQL.
@@ -322,19 +341,20 @@ impl Command<'_> {
             Self::SignOn { .. } => "sign_on",
             Self::SignOff(_) => "sign_off",
             Self::Purchase { .. } => "purchase",
-            Self::OfflineSale { .. } | Self::LateAdvice { act: None, original: 0, .. } => "offline_sale",
+            Self::OfflineSale { .. } => "offline_sale",
             Self::Hold { .. } => "hold",
-            Self::Completion { .. } | Self::LateAdvice { act: None, .. } => "completion",
+            Self::Completion { .. } => "completion",
             Self::Void { .. } => "void",
             Self::Refund { .. } => "refund",
             Self::Load(_) => "load",
             Self::BillPayment { .. } => "bill_payment",
-            Self::Identity { act, .. } | Self::LateAdvice { act: Some(act), .. } => act.name(),
+            Self::Identity { act, .. } => act.name(),
             Self::CardReport { is_found: false, .. } => "loss",
             Self::CardReport { is_found: true, .. } => "found",
             Self::BatchClose { .. } => "batch_close",
             Self::Event { .. } => "event",
-            Self::Reversal { .. } | Self::LateReversal { .. } => "reversal",
+            Self::Reversal { .. } => "reversal",
+            Self::Late { told, .. } => told.name(),
             Self::Unknown(_) => "unknown",
         }
     }

@@ -41,7 +41,7 @@ mod soundness;
 pub mod usage;
 
 pub use accounts::Movements;
-pub use command::{Command, Outcome, Pin, PurseChoice, Request};
+pub use command::{Command, Outcome, Pin, PurseChoice, Request, Told, is_advice};
 pub use label::Label;
 pub use response::Response;
 
@@ -488,7 +488,7 @@ impl Ledger {
             Command::CardReport { request, is_found } => self.card_report(position, request, *is_found, outcome),
             Command::BatchClose { request, totals } => self.batch_close(position, request, totals, outcome),
             Command::Event { request, kind, .. } => self.event(position, request, *kind, outcome),
-            Command::LateAdvice { request, .. } | Command::LateReversal { request, .. } => {
+            Command::Late { request, .. } => {
                 self.late.insert(late(request.identity, request.content), self.business_date);
                 outcome.response = Response::InvalidTransaction;
             }

@@ -8,7 +8,7 @@
 use super::Policy;
 use super::batches::Totals;
 use super::bytes::{Decoder, Encoder};
-use super::command::{Command, Outcome, Pin, PurseChoice, Request};
+use super::command::{Command, Outcome, Pin, PurseChoice, Request, Told};
 use super::identities::{Content, Echo, Identity};
 use super::registry::{
     Act, CardClass, CardStatus, Category, EventKind, HolderId, MerchantId, Payee, TerminalKind, TerminalStanding, Zone,
@@ -48,8 +48,13 @@ const IDENTITY: u8 = 28;
 const CARD_REPORT: u8 = 29;
 const BATCH_CLOSE: u8 = 30;
 const EVENT: u8 = 31;
-const LATE_ADVICE: u8 = 32;
-const LATE_REVERSAL: u8 = 33;
+const LATE: u8 = 32;
+
+/// What came late, behind the numbers of [`Act`].
+const LATE_SALE: u8 = 16;
+const LATE_COMPLETION: u8 = 17;
+const LATE_REVERSAL: u8 = 18;
+const LATE_UNKNOWN: u8 = 19;
 
 fn put_request(encoder: &mut Encoder<'_>, request: &Request) {
     encoder.u64(request.identity.packed());
@@ -63,7 +68,7 @@ fn put_request(encoder: &mut Encoder<'_>, request: &Request) {
 }
 
 /// The name of each kind of record in evidence reports, by the number with which it begins.
-const KIND_NAMES: [(u8, &str); 29] = [
+const KIND_NAMES: [(u8, &str); 28] = [
     (POLICY, "policy"),
     (CUTOVER, "cutover"),
     (MERCHANT, "merchant"),
@@ -91,8 +96,7 @@ const KIND_NAMES: [(u8, &str); 29] = [
     (CARD_REPORT, "card_report"),
     (BATCH_CLOSE, "batch_close"),
     (EVENT, "event"),
-    (LATE_ADVICE, "late_advice"),
-    (LATE_REVERSAL, "late_reversal"),
+    (LATE, "late"),
 ];
 
 /// The name of a record's kind, if it is one of a kind that there is.
@@ -148,8 +152,7 @@ fn kind_of(command: &Command<'_>) -> u8 {
         Command::CardReport { .. } => CARD_REPORT,
         Command::BatchClose { .. } => BATCH_CLOSE,
         Command::Event { .. } => EVENT,
-        Command::LateAdvice { .. } => LATE_ADVICE,
-        Command::LateReversal { .. } => LATE_REVERSAL,
+        Command::Late { .. } => LATE,
         Command::Reversal { .. } => REVERSAL,
         Command::Unknown(_) => UNKNOWN,
     }
@@ -230,17 +233,44 @@ fn put_rest(encoder: &mut Encoder<'_>, command: &Command<'_>) {
             encoder.text(place);
             encoder.text(value);
         }
-        Command::LateAdvice { act, item, original, .. } => {
-            encoder.u8(act.map_or(0, |act| act as u8));
-            encoder.text(item);
-            encoder.u64(*original);
-        }
-        Command::Reversal { original, .. } | Command::LateReversal { original, .. } => {
-            encoder.u64(original.packed());
-            encoder.u16(original.date.0);
-        }
+        Command::Late { told, .. } => put_told(encoder, told),
+        Command::Reversal { original, .. } => put_identity(encoder, *original),
         _ => {}
     }
+}
+
+fn put_told(encoder: &mut Encoder<'_>, told: &Told<'_>) {
+    match *told {
+        Told::Act(act, item) => {
+            encoder.u8(act as u8);
+            encoder.text(item);
+        }
+        Told::OfflineSale => encoder.u8(LATE_SALE),
+        Told::Completion(original) => {
+            encoder.u8(LATE_COMPLETION);
+            encoder.u64(original);
+        }
+        Told::Reversal(original) => {
+            encoder.u8(LATE_REVERSAL);
+            put_identity(encoder, original);
+        }
+        Told::Unknown => encoder.u8(LATE_UNKNOWN),
+    }
+}
+
+fn take_told<'a>(decoder: &mut Decoder<'a>) -> Option<Told<'a>> {
+    Some(match decoder.u8()? {
+        LATE_SALE => Told::OfflineSale,
+        LATE_COMPLETION => Told::Completion(decoder.u64()?),
+        LATE_REVERSAL => Told::Reversal(take_identity(decoder)?),
+        LATE_UNKNOWN => Told::Unknown,
+        act => Told::Act(Act::from_number(act)?, decoder.text()?),
+    })
+}
+
+fn put_identity(encoder: &mut Encoder<'_>, identity: Identity) {
+    encoder.u64(identity.packed());
+    encoder.u16(identity.date.0);
 }
 
 const HAS_AFTER: u8 = 1;
@@ -409,15 +439,8 @@ fn take_request_command<'a>(decoder: &mut Decoder<'a>, kind: u8) -> Option<Comma
         EVENT => {
             Command::Event { request, kind: EventKind::from_number(decoder.u8()?)?, place: decoder.text()?, value: decoder.text()? }
         }
-        LATE_ADVICE => {
-            let act = match decoder.u8()? {
-                0 => None,
-                number => Some(Act::from_number(number)?),
-            };
-            Command::LateAdvice { request, act, item: decoder.text()?, original: decoder.u64()? }
-        }
+        LATE => Command::Late { request, told: take_told(decoder)? },
         REVERSAL => Command::Reversal { request, original: take_identity(decoder)? },
-        LATE_REVERSAL => Command::LateReversal { request, original: take_identity(decoder)? },
         UNKNOWN => Command::Unknown(request),
         _ => return None,
     })

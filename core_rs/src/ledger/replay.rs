@@ -5,7 +5,7 @@ use super::ahead::WINDOW;
 use super::identities::{Family, State};
 use super::record::{Decoded, decode};
 use super::registry::{Act, NONE};
-use super::{Command, Ledger, Outcome, Request, Response};
+use super::{Command, Ledger, Outcome, Request, Response, Told};
 use crate::limits::{HOUSE_FEN_MAX, MERCHANT_NAME_BYTES_MAX, PURSE_FEN_MAX, SUB_ELEMENT_BYTES_MAX};
 
 /// Why replaying stopped.
@@ -137,7 +137,7 @@ impl Ledger {
                 return Err("the record gives a PIN to a card that does not exist");
             }
             Command::Lapse { hold } if self.holds.get(hold).is_none() => return Err("the record ends a hold that is not open"),
-            Command::Reversal { original, .. } | Command::LateReversal { original, .. } => {
+            Command::Reversal { original, .. } | Command::Late { told: Told::Reversal(original), .. } => {
                 if original.terminal() as usize >= registry.terminals.rows().len() {
                     return Err("the record reverses for a terminal that does not exist");
                 }
@@ -159,16 +159,17 @@ impl Ledger {
         }
         let own = request.identity.date;
         let named = match command {
-            Command::Reversal { original, .. } | Command::LateReversal { original, .. } => original.date,
+            Command::Reversal { original, .. } | Command::Late { told: Told::Reversal(original), .. } => original.date,
             _ => own,
         };
-        match ([own, named].map(|date| self.window().contains(&date)), command.is_late()) {
+        let is_late = matches!(command, Command::Late { .. });
+        match ([own, named].map(|date| self.window().contains(&date)), is_late) {
             ([true, true], true) => return Err("the record puts off a message of the days whose identities are kept"),
             ([false, _], false) => return Err("the record's identity lies outside the days whose identities are kept"),
             ([_, false], false) => return Err("the record reverses what lies outside the days whose identities are kept"),
             _ => {}
         }
-        if command.is_late() && self.is_late_known(request.identity, request.content) {
+        if is_late && self.is_late_known(request.identity, request.content) {
             return Err("the record puts a message off a second time");
         }
         if !is_time(request.echo.time()) {
@@ -211,8 +212,9 @@ fn has_possible_texts(command: &Command<'_>) -> bool {
     let item_of = |act: Act, item: &str| matches!(act, Act::Borrow | Act::Return) != item.is_empty();
     let (is_there, texts) = match command {
         Command::BillPayment { reference, .. } => (!reference.is_empty(), [*reference, ""]),
-        Command::Identity { act, item, .. } => (item_of(*act, item), [*item, ""]),
-        Command::LateAdvice { act, item, .. } => (act.map_or(item.is_empty(), |act| item_of(act, item)), [*item, ""]),
+        Command::Identity { act, item, .. } | Command::Late { told: Told::Act(act, item), .. } => {
+            (item_of(*act, item), [*item, ""])
+        }
         Command::Event { place, value, .. } => (true, [*place, *value]),
         _ => (true, ["", ""]),
     };

@@ -1,9 +1,8 @@
 //! What a person has to look at: what terminals told of and was not posted, and totals that differ.
 
-use super::subject::is_advice;
 use crate::ledger::batches::{Total, Totals};
 use crate::ledger::registry::Act;
-use crate::ledger::{Command, Ledger, Outcome, Request, Response};
+use crate::ledger::{Command, Ledger, Outcome, Request, Response, Told, is_advice};
 
 /// Dated outside the days whose identities are kept.
 const OUTSIDE_WINDOW: &str = "advice_outside_window";
@@ -17,14 +16,19 @@ const TOTALS_DIFFER: &str = "batch_totals_differ";
 /// The kind of exception that a decision is, and a sentence for a person; `None`: it is none.
 pub(super) fn exception(ledger: &Ledger, command: &Command<'_>, outcome: &Outcome) -> Option<(&'static str, String)> {
     match command {
-        Command::LateAdvice { request, item, original, .. } => {
-            let hold = if *original > 0 { format!(" for the hold {original}") } else { String::new() };
+        Command::Late { request, told } => {
+            let (kind, item, more) = match told {
+                Told::Act(_, item) => (OUTSIDE_WINDOW, *item, String::new()),
+                Told::Completion(hold) => (OUTSIDE_WINDOW, "", format!(" for the hold {hold}")),
+                Told::Reversal(original) => {
+                    let more = format!(", of the message with DE11 {:06} of {}", original.stan(), original.date);
+                    (REVERSAL_OUTSIDE_WINDOW, "", more)
+                }
+                Told::OfflineSale | Told::Unknown => (OUTSIDE_WINDOW, "", String::new()),
+            };
+            let (window, date) = (ledger.window(), request.identity.date);
             let told = what(command, request, item);
-            Some((OUTSIDE_WINDOW, format!("{told}{hold}, {}", dated(ledger, request))))
-        }
-        Command::LateReversal { request, original } => {
-            let (told, named) = (what(command, request, ""), format!("DE11 {:06} of {}", original.stan(), original.date));
-            Some((REVERSAL_OUTSIDE_WINDOW, format!("{told}, of the message with {named}, {}", dated(ledger, request))))
+            Some((kind, format!("{told}{more}, dated {date}: taken are {} to {}", window.start(), window.end())))
         }
         Command::BatchClose { request, totals } => {
             let own = outcome.totals.as_deref()?;
@@ -32,7 +36,7 @@ pub(super) fn exception(ledger: &Ledger, command: &Command<'_>, outcome: &Outcom
             Some((TOTALS_DIFFER, format!("batch {batch}; terminal: {}; switch: {}", sides(totals), sides(own))))
         }
         _ => {
-            let request = command.request().filter(|request| is_advice(request))?;
+            let request = command.request().filter(|request| is_advice(request.mti))?;
             let reason = reason(ledger, command, outcome.response)?;
             let item = if let Command::Identity { item, .. } = command { item } else { "" };
             Some((NOT_POSTED, format!("{}: {reason}", what(command, request, item))))
@@ -40,21 +44,17 @@ pub(super) fn exception(ledger: &Ledger, command: &Command<'_>, outcome: &Outcom
     }
 }
 
-/// Of which day a message is, and which days there are.
-fn dated(ledger: &Ledger, request: &Request) -> String {
-    let window = ledger.window();
-    format!("dated {}: taken are {} to {}", request.identity.date, window.start(), window.end())
-}
-
 /// What the terminal said had happened.
 fn what(command: &Command<'_>, request: &Request, item: &str) -> String {
     let name = match command {
-        Command::Unknown(_) => format!("operation {:06}", request.content.processing().unwrap_or_default()),
+        Command::Unknown(_) | Command::Late { told: Told::Unknown, .. } => {
+            format!("operation {:06}", request.content.processing().unwrap_or_default())
+        }
         _ => command.name().replace('_', " "),
     };
     match request.content.amount() {
         _ if !item.is_empty() => format!("{name} of {item}"),
-        Some(amount) if !matches!(command, Command::Identity { .. } | Command::LateAdvice { act: Some(_), .. }) => {
+        Some(amount) if !matches!(command, Command::Identity { .. } | Command::Late { told: Told::Act(..), .. }) => {
             format!("{name} of {amount} fen")
         }
         _ => name,

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use batches::TouchedBatches;
 use exception::exception;
-use subject::{Subject, detail, is_advice, is_counted, merchant_of_hold};
+use subject::{Subject, detail, is_counted, merchant_of_hold};
 
 use crate::card_number::CardNumber;
 use crate::copy::{CopyStream, Row};
@@ -25,7 +25,7 @@ use crate::ledger::accounts::House;
 use crate::ledger::identities::Deed;
 use crate::ledger::record::Decoded;
 use crate::ledger::registry::{Act, Terminal};
-use crate::ledger::{Command, Ledger, Outcome, Policy, Request, Response};
+use crate::ledger::{Command, Ledger, Outcome, Policy, Request, Response, is_advice};
 
 /// Complete COPY streams by table.
 pub type Tables = Vec<(&'static str, Vec<u8>)>;
@@ -238,7 +238,7 @@ impl Rows {
             .nullable(outcome.flag.map(Response::code), Row::text)
             .nullable(detail(ledger, &decoded.command, subject), |row, detail| row.text(&detail))
             .nullable(surcharge, Row::i64)
-            .bool(request.is_some_and(is_advice))
+            .bool(request.is_some_and(|request| is_advice(request.mti)))
             .end();
     }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::card_number::CardNumber;
 use crate::ledger::identities::{Deed, Place};
 use crate::ledger::registry::{Act, Terminal};
-use crate::ledger::{Command, Ledger, Outcome, Request, Response};
+use crate::ledger::{Command, Ledger, Outcome, Request, Response, Told};
 
 /// Who and what a decision was about.
 pub(crate) struct Subject<'c> {
@@ -42,7 +42,7 @@ impl<'c> Subject<'c> {
                 let place = ledger.identities().at(*original).filter(|&place| ledger.identities().get(place).merchant() == own);
                 (Some(*original), place)
             }
-            Command::LateAdvice { original, .. } => (Some(*original).filter(|original| *original > 0), None),
+            Command::Late { told: Told::Completion(original), .. } => (Some(*original), None),
             _ => (None, None),
         };
         let decided = referred.map(|place| ledger.identities().get(place));
@@ -94,7 +94,7 @@ pub(super) fn merchant_of_hold(ledger: &Ledger, position: u64, terminal: u32) ->
 pub(super) fn detail<'c>(ledger: &Ledger, command: &Command<'c>, subject: &Subject<'_>) -> Option<Cow<'c, str>> {
     match command {
         Command::BillPayment { payee, reference, .. } => Some(format!("{} {reference}", payee.name()).into()),
-        Command::Identity { act, item, .. } | Command::LateAdvice { act: Some(act), item, .. } => {
+        Command::Identity { act, item, .. } | Command::Late { told: Told::Act(act, item), .. } => {
             if matches!(act, Act::Borrow | Act::Return) {
                 return Some((*item).into());
             }
@@ -133,11 +133,6 @@ fn undone(deed: Deed) -> Option<&'static str> {
         Deed::Void => Some("void"),
         Deed::Nothing | Deed::Trip | Deed::Report => None,
     }
-}
-
-/// Whether a terminal told of it when it had happened already: MTI 012x, 022x.
-pub(super) fn is_advice(request: &Request) -> bool {
-    matches!(request.mti / 10, 12 | 22)
 }
 
 /// Whether a decision may have been counted in a batch.

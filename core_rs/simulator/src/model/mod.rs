@@ -350,9 +350,9 @@ impl Model {
         let content =
             Content { card: draft.card.clone(), processing: draft.processing, amount: draft.amount, currency: draft.currency };
         if !window.contains(&identity.2) {
-            return self.refuse_late(operation, (identity, content), is_current, request, room);
+            return self.refuse_late((operation, draft.mti), (identity, content), is_current, request, room);
         }
-        if operation.is_kept_when_late() && self.late.contains_key(&(identity, content.clone())) {
+        if operation.is_kept_when_late(draft.mti) && self.late.contains_key(&(identity, content.clone())) {
             // It was given to a person before its day came.
             return self.plain("12", true, true);
         }
@@ -369,7 +369,7 @@ impl Model {
             };
         }
         if !window.contains(&about.2) {
-            return self.refuse_late(operation, (identity, content), is_current, request, room);
+            return self.refuse_late((operation, draft.mti), (identity, content), is_current, request, room);
         }
         if !room {
             return self.plain("91", false, true);
@@ -389,13 +389,13 @@ impl Model {
     /// The answer to what is dated outside the window, or names what is: an advice or a reversal is written down, once.
     fn refuse_late(
         &mut self,
-        operation: Operation,
+        (operation, mti): (Operation, u16),
         message: (Identity, Content),
         is_current: bool,
         request: impl Fn() -> Event,
         room: bool,
     ) -> Expected {
-        if !operation.is_kept_when_late() || self.late.contains_key(&message) {
+        if !operation.is_kept_when_late(mti) || self.late.contains_key(&message) {
             return self.plain("12", true, true);
         }
         if !room {

@@ -155,8 +155,8 @@ impl Operation {
     }
 
     /// Whether it is for a person where it is dated outside the window.
-    pub(super) fn is_kept_when_late(self) -> bool {
-        self.is_advice() || self == Self::Reversal
+    pub(super) fn is_kept_when_late(self, mti: u16) -> bool {
+        self.is_advice() || self == Self::Reversal || (self == Self::Unknown && matches!(mti / 10, 12 | 22))
     }
 
     /// Whether its answer has DE54 where the card is named.
