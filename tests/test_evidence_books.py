@@ -340,7 +340,13 @@ SOUND: dict[str, list[Step]] = {
         buy(after=240),
         close(totals(debits=(1, 100)), batch_number=10),
     ],
-    "advices that came too late": [late(), late(stan=8, day=DAY + 2, told="enter", terminal=3), late(told="unknown", stan=9), date("2026-11-25"), late()],
+    "advices that came too late": [
+        late(),
+        late(stan=8, day=DAY + 2, told="enter", terminal=3),
+        late(told="unknown", stan=9),
+        date("2026-11-25"),
+        late(),
+    ],
     "two advices that came too late under one number": [late(), late(amount=101), late(card="3"), undo_late()],
     "a reversal that came too late for what stands": [buy(), undo_late(undoes="sale"), undo_late(undoes="sale", stan=8, day=DAY + 2)],
     "a reversal of what was too long ago": [
