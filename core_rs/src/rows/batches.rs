@@ -194,10 +194,6 @@ mod tests {
         Total { number, amount }
     }
 
-    fn some(number: u64, amount: u64) -> Option<Total> {
-        Some(total(number, amount))
-    }
-
     #[test]
     fn a_batch_that_is_forgotten_at_the_days_end_has_its_totals() {
         let mut campus = Campus::new();
@@ -208,11 +204,11 @@ mod tests {
         campus.sell(5, None);
         campus.ledger.apply(3, &Command::Cutover(Date(TODAY.0 + 1)));
         assert_eq!(campus.ledger.batches().totals(0, 7), None);
-        let seen = [(1, Some(true), some(1, 100)), (2, None, some(1, 5)), (7, None, some(2, 23))];
+        let seen = [(1, Some(true), Some(total(1, 100))), (2, None, Some(total(1, 5))), (7, None, Some(total(2, 23)))];
         assert_eq!(campus.seen(), seen);
         // Not even by a batch that is closed after that.
         assert_eq!(campus.close(2, total(1, 5)), Response::Approved);
-        assert_eq!(campus.seen(), [seen[0], (2, Some(true), some(1, 5)), seen[2]]);
+        assert_eq!(campus.seen(), [seen[0], (2, Some(true), Some(total(1, 5))), seen[2]]);
     }
 
     #[test]
@@ -238,6 +234,9 @@ mod tests {
         campus.sell(2, Some(4));
         assert_eq!(campus.close(5, total(1, 1)), Response::Approved);
         campus.ledger.apply(3, &Command::Cutover(Date(TODAY.0 + 1)));
-        assert_eq!(campus.seen(), [(1, None, some(1, 100)), (4, Some(true), some(2, 12)), (5, Some(true), some(1, 1))]);
+        assert_eq!(
+            campus.seen(),
+            [(1, None, Some(total(1, 100))), (4, Some(true), Some(total(2, 12))), (5, Some(true), Some(total(1, 1)))]
+        );
     }
 }
