@@ -96,9 +96,9 @@ def database_url(embedded_postgres: EmbeddedPostgres) -> Iterator[str]:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Switch]:
+def running(folder: Path, **settings: Any) -> Iterator[Switch]:
     """A switch that knows two merchants."""
-    switch = Switch(folder)
+    switch = Switch(folder, **settings)
     (switch.folder / "merchants.csv").write_text(MERCHANTS, encoding="utf-8")
     imported = switch.command("import", "--config", switch.file, switch.folder / "merchants.csv")
     assert imported.returncode == 0, imported.stderr

@@ -247,7 +247,7 @@ class Scene:
                 self.holder = {**self.holder, "card_class": step.arguments[0]}
             elif step.verb == "card":
                 await self.parties()
-                await self.change_card(step.arguments[0])
+                await self.change_card(*step.arguments)
             elif step.verb == "pin":
                 await self.parties()
                 await self.switch.set_pins({self.card: step.arguments[0]})
@@ -259,12 +259,12 @@ class Scene:
                 assert answer.code == step.code, f"{step}: {answer.fields}"
                 self.messages[-1] = (till, request, answer)
 
-    async def change_card(self, how: str) -> None:
-        """Another status, or `expired`, or `last-day`."""
-        expires = {"expired": today(-1).isoformat(), "last-day": today().isoformat()}.get(how, FAR_FUTURE)
-        await self.switch.alter(
-            self.card, status=how if how in STATUSES else "active", expires=expires, **{**self.holder, "cash": 0, "subsidy": 0}
-        )
+    async def change_card(self, *how: str) -> None:
+        """Another status, or `expired`, or `last-day`, or both."""
+        dates = {"expired": today(-1).isoformat(), "last-day": today().isoformat()}
+        status = next((word for word in how if word in STATUSES), "active")
+        expires = next((dates[word] for word in how if word in dates), FAR_FUTURE)
+        await self.switch.alter(self.card, status=status, expires=expires, **{**self.holder, "cash": 0, "subsidy": 0})
 
     def _referred(self, word: str) -> tuple[str, Fields, Answer | None]:
         return self.messages[int(word[1:]) - 1]

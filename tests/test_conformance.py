@@ -4,13 +4,15 @@ What an operation answers in every case, and what it changes, stands in the tabl
 MACs in `test_protocol.py`.
 """
 
+import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pytest
 
-from switch.dialect import encode, sub_elements
-from tests.decision_table import TILLS, Row, Scene, Step, decisions, steps, table
+from switch.dialect import RESPONSES, MacKey, encode, sub_elements
+from tests.decision_table import TILLS, UNKNOWN_CARD, Row, Scene, Step, decisions, steps, table
 from tests.switch_process import CANTEEN, SHOP, TERMINALS_HEADER, Answer, Connection, Switch, today
 
 BUSINESS_DATE = f"{today():%m%d}"
@@ -324,6 +326,33 @@ async def test_a_terminal_of_another_merchant_by_now(switch: Switch, connection:
 
 # --- the order of the response codes ---
 
+ORDER = (
+    "30",
+    "58",
+    "63",
+    "30",
+    "58",
+    "12",
+    "94",
+    "12",
+    "13",
+    "14",
+    *("41", "62", "78", "54"),
+    "57",
+    "75",
+    "55",
+    "25",
+    "12",
+    "61",
+    "65",
+    "51",
+    "95",
+)
+"""Of what is decided. The first 12 is the date, the next one that its reversal came before; then 00."""
+
+UNDECIDED = {"91", "96"}
+"""Their rows stand in `test_decisions_undecided.py`, also that 91 comes after 94 and before all that is remembered."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -343,43 +372,91 @@ ANOTHERS = Fault("58", "42=M3", remembered=False)
 OUT_OF_DATE = Fault("12", "13=-20", remembered=False)
 USED = Fault("94", remembered=False)
 FIRST = (MALFORMED, NOBODY, UNPROVED, INCOMPLETE, ANOTHERS, OUT_OF_DATE)
+REVERSED = Fault("12")
+ONCE = (USED, REVERSED)
 AMOUNT = Fault("13", "4=0")
 NO_CARD = Fault("14", "2=unknown")
-LOST = Fault("41", given="card lost")
+LOST = Fault("41", given="card lost expired")
+EXPIRED = Fault("54", given="card expired")
+SERVED = (NO_CARD, LOST, EXPIRED)
 
-LADDERS: dict[str, tuple[str, str, tuple[Fault, ...]]] = {
+Ladder = tuple[str, str, tuple[Fault, ...]]
+
+LADDERS: dict[str, Ladder] = {
     # Given, asked, every reason to refuse it, from the first that is looked at to the last.
-    "purchase": ("", "purchase 50 @shop", (USED, AMOUNT, NO_CARD, LOST, Fault("57", "3=002000"), Fault("51", "4=2000"))),
-    "void": ("purchase 850", "void #1", (USED, NO_CARD, Fault("25", f"37={UNKNOWN}"), Fault("12", given="reverse #1"))),
+    "purchase": ("", "purchase 50 @shop", (*ONCE, AMOUNT, *SERVED, Fault("57", "3=002000"), Fault("51", "4=2000"))),
+    "void": ("purchase 850", "void #1", (*ONCE, NO_CARD, Fault("25", f"37={UNKNOWN}"), Fault("12", given="reverse #1"))),
     "refund": (
         "purchase 850",
         "refund #1 50",
-        (USED, AMOUNT, NO_CARD, Fault("25", f"37={UNKNOWN}"), Fault("12", given="void #1"), Fault("61", "4=851")),
+        (*ONCE, AMOUNT, NO_CARD, Fault("25", f"37={UNKNOWN}"), Fault("12", given="void #1"), Fault("61", "4=851")),
     ),
-    "cash load": ("", "load 50", (USED, AMOUNT, NO_CARD, LOST, Fault("61", given="cash 99999999999"))),
-    "bill payment": ("", "bill 50", (USED, AMOUNT, NO_CARD, LOST, Fault("51", "4=2000"))),
+    "cash load": ("", "load 50", (*ONCE, AMOUNT, *SERVED, Fault("61", given="cash 99999999999"))),
+    "bill payment": ("", "bill 50", (*ONCE, AMOUNT, *SERVED, Fault("51", "4=2000"))),
     "balance": ("", "balance", (NO_CARD,)),
-    "hold": ("", "hold 50", (USED, AMOUNT, NO_CARD, LOST, Fault("51", given="hold 1000"))),
+    "hold": ("", "hold 50", (*ONCE, AMOUNT, *SERVED, Fault("51", given="hold 1000"))),
     "completion": (
         "hold 400",
         "complete #1 50",
-        (USED, Fault("13", "4=5000001"), NO_CARD, Fault("25", f"37={UNKNOWN}"), Fault("12", given="reverse #1"), Fault("61", "4=401")),
+        (*ONCE, Fault("13", "4=5000001"), NO_CARD, Fault("25", f"37={UNKNOWN}"), Fault("12", given="reverse #1"), Fault("61", "4=401")),
     ),
-    "offline sale": ("", "offline 50", (USED, AMOUNT, NO_CARD)),
+    "offline sale": ("", "offline 50", (*ONCE, AMOUNT, NO_CARD)),
     "reversal": ("purchase 850", "reverse #1", (USED, Fault("94", "4=849"))),
-    "enter": ("", "enter", (USED, NO_CARD, LOST)),
-    "leave": ("", "leave", (USED, NO_CARD, LOST)),
-    "attendance": ("", "attendance", (USED, NO_CARD, LOST)),
-    "borrow": ("", "borrow BOOK", (USED, NO_CARD, LOST, Fault("12", given="borrow BOOK 2=other"))),
-    "return": ("", "return BOOK", (USED, NO_CARD, LOST, Fault("57", given="borrow BOOK 2=other"))),
-    "return of what is not on loan": ("", "return BOOK", (USED, NO_CARD, LOST, Fault("25"))),
-    "verify": ("", "verify", (NO_CARD, LOST)),
-    "advice of borrowing": ("", "advise borrow BOOK @library", (USED, NO_CARD, Fault("12", given="borrow BOOK"))),
+    "enter": ("", "enter", (*ONCE, *SERVED)),
+    "leave": ("", "leave", (*ONCE, *SERVED)),
+    "attendance": ("", "attendance", (*ONCE, *SERVED)),
+    "borrow": ("", "borrow BOOK", (*ONCE, *SERVED, Fault("12", given="borrow BOOK 2=other"))),
+    "return": ("", "return BOOK", (*ONCE, *SERVED, Fault("57", given="borrow BOOK 2=other"))),
+    "return of what is not on loan": ("", "return BOOK", (*ONCE, *SERVED, Fault("25"))),
+    "verify": ("", "verify", SERVED),
+    "advice of attendance": ("", "advise attendance", (*ONCE, NO_CARD)),
+    "advice of borrowing": ("", "advise borrow BOOK @library", (*ONCE, NO_CARD, Fault("12", given="borrow BOOK"))),
     "loss": ("", "lose", (USED, NO_CARD, Fault("62", given="card frozen"))),
     "found": ("", "find", (USED, NO_CARD, Fault("78", given="card cancelled"))),
+    "hotlist": ("", "hotlist 0", ()),
     "batch close": ("", "close 999", (USED, Fault("95", "76=0000000001"))),
     "event": ("", "event 01", (USED,)),
 }
+INQUIRIES = {"balance", "verify", "hotlist"}
+
+STRICT = [
+    "pin_above,*,*,,,,,0",
+    "transaction_max,*,*,,,,,5000",
+    "day_max,*,*,,,,,4000",
+    "day_count,*,*,,,,,3",
+    "refuse,*,*,,,03:00,03:01,",
+    "door,*,,EAST,,03:01,03:00,",
+]
+"""Rules under which a payment can be refused for every reason at once: each fits at any time but the minute of `AT_NIGHT`."""
+
+AT_NIGHT = Fault("57", "12=030030")
+TRIED = Fault("75", given=", ".join(["purchase 1 48=pin:0000 !55"] * 3))
+WRONG_PIN = Fault("55", "48=pin:0000")
+TOO_MUCH = Fault("61", "4=5001")
+TOO_MUCH_TODAY = Fault("61", given="offline 3990")
+TOO_OFTEN = Fault("65", given=", ".join(["offline 1"] * 3))
+RULED = (*ONCE, AMOUNT, *SERVED, AT_NIGHT, TRIED, WRONG_PIN, TOO_MUCH, TOO_MUCH_TODAY, TOO_OFTEN)
+
+RULED_LADDERS: dict[str, Ladder] = {
+    "purchase": ("pin 1234", "purchase 50 48=pin:1234", (*RULED, Fault("51", "4=2000"))),
+    "purchase without the PIN": ("pin 1234", "purchase 50 48=pin:1234", (AMOUNT, AT_NIGHT, TRIED, Fault("55", "48=-"), TOO_MUCH)),
+    "bill payment": ("pin 1234", "bill 50 48=pin:1234", (*RULED, Fault("51", "4=2000"))),
+    "hold": ("pin 1234", "hold 50 48=pin:1234", (*RULED, Fault("51", given="cash 0"))),
+    "enter": ("", "enter", (*ONCE, *SERVED, AT_NIGHT)),
+    "leave": ("", "leave", (*ONCE, *SERVED, AT_NIGHT)),
+}
+
+
+def in_order(faults: Iterable[Fault]) -> bool:
+    """Whether these reasons stand in the order of the codes; there may be two for the same one."""
+    codes = iter(ORDER)
+    return all(code in codes for code, _ in itertools.groupby(fault.code for fault in faults))
+
+
+def test_every_code_stands_in_a_ladder_and_all_ladders_in_one_order() -> None:
+    ladders = [(*FIRST, *own) for _, _, own in (*LADDERS.values(), *RULED_LADDERS.values())]
+    assert {fault.code for ladder in ladders for fault in ladder} | UNDECIDED | {"00"} == set(RESPONSES)
+    assert not [ladder for ladder in ladders if not in_order(ladder)]
 
 
 async def refused(scene: Scene, given: str, asked: str, faults: tuple[Fault, ...]) -> Answer:
@@ -388,7 +465,7 @@ async def refused(scene: Scene, given: str, asked: str, faults: tuple[Fault, ...
     for part in sorted([given, *(fault.given for fault in reversed(faults))], key=lambda part: not part.startswith("cash")):
         await scene.do(part)
     (step,) = steps(asked)
-    changes: dict[str, str] = {}
+    changes = dict(step.changes)
     for fault in reversed(faults):
         changes |= dict(change.split("=", 1) for change in fault.change.split() if "=" in change)
     till, request = await scene.message(Step(step.verb, step.arguments, step.till, changes, ""))
@@ -396,20 +473,77 @@ async def refused(scene: Scene, given: str, asked: str, faults: tuple[Fault, ...
     if USED in faults:
         before = {**(await scene.message(step))[1], "11": request["11"], "2": scene.other}
         assert "37" in (await device.ask(scene.connection, before)).fields
+    elif REVERSED in faults:
+        assert (await device.ask(scene.connection, device.reversal(request))).code == "00"
     key = device.sign_on_key if UNPROVED in faults else device.key
     return await scene.connection.ask(encode(request, key))
 
 
-@pytest.mark.parametrize("operation", LADDERS)
-async def test_the_first_reason_is_the_answer(switch: Switch, connection: Connection, operation: str) -> None:
-    given, asked, own = LADDERS[operation]
+async def walk(switch: Switch, connection: Connection, operation: str, ladder: Ladder) -> None:
+    """Down the ladder: of all that is wrong the first is told, then it is put right, and so on."""
+    given, asked, own = ladder
     faults = (*FIRST, *own)
     for first, fault in enumerate(faults):
         scene = Scene(switch, connection)
         answer = await refused(scene, given, asked, faults[first:])
         assert answer.code == fault.code, f"{first}: {answer.fields}"
-        remembered = fault.remembered and operation not in {"balance", "verify"}
+        remembered = fault.remembered and operation not in INQUIRIES
         assert ("37" in answer.fields) == remembered, answer.fields
         assert (answer.mac is None) == (fault in {MALFORMED, NOBODY, UNPROVED})
     if operation != "return of what is not on loan":
         assert (await refused(Scene(switch, connection), given, asked if operation != "return" else "borrow BOOK", ())).code == "00"
+
+
+@pytest.mark.parametrize("operation", LADDERS)
+async def test_the_first_reason_is_the_answer(switch: Switch, connection: Connection, operation: str) -> None:
+    await walk(switch, connection, operation, LADDERS[operation])
+
+
+@pytest.mark.parametrize("operation", RULED_LADDERS)
+async def test_the_first_reason_is_the_answer_under_rules(ruled: Scene, operation: str) -> None:
+    await ruled.switch.rule(*STRICT)
+    await walk(ruled.switch, ruled.connection, operation, RULED_LADDERS[operation])
+
+
+STATUSES = [
+    *(
+        row
+        for asked in ("purchase 1", "hold 1", "load 1", "bill 1", "enter", "leave", "borrow BOOK", "return BOOK", "attendance", "verify")
+        for status, code in {"lost": "41", "frozen": "62", "blacklisted": "62", "inactive": "78", "cancelled": "78"}.items()
+        for row in table(f"card {status} expired | {asked} | {code} | | {'2007student' if asked == 'verify' else ''}", "left", "48")
+    )
+]
+
+
+@decisions(STATUSES)
+async def test_of_an_expired_card_the_status_is_told_first(scene: Scene, row: Row) -> None:
+    await scene.decide(row)
+
+
+@pytest.mark.parametrize("operation", ["sign-on", "sign-off", "echo"])
+async def test_the_first_reason_is_the_answer_to_a_terminals_own(switch: Switch, connection: Connection, operation: str) -> None:
+    device = await switch.device()
+    # An echo test is asked for no day and remembered by nobody.
+    faults = (*FIRST[:-1], *(() if operation == "echo" else (OUT_OF_DATE, USED)))
+    days_old = {"de13": f"{today(-20):%m%d}"} if operation == "echo" else {}
+    for first in range(len(faults) + 1):
+        await device.sign_on(connection)
+        match operation:
+            case "sign-on":
+                key, request = device.sign_on_key, device.sign_on_message(bytes(8))
+            case "sign-off":
+                key, request = device.key, device.sign_off()
+            case _:
+                key, request = device.key, device.echo(**days_old)
+        left = faults[first:]
+        if USED in left:
+            # Another sign-on under the same number. The session before is not over by that.
+            before = await device.ask(connection, device.sign_on_message(bytes(8), de11=request["11"]), device.sign_on_key)
+            assert before.code == "00"
+            request["2"] = UNKNOWN_CARD
+        changes = [fault.change.split("=") for fault in reversed(left) if fault.change]
+        request |= {element: f"{today(-20):%m%d}" if element == "13" else value for element, value in changes}
+        answer = await connection.ask(encode(request, MacKey(bytes(16)) if UNPROVED in left else key))
+        code, remembered = (left[0].code, False) if left else ("00", operation != "echo")
+        assert (answer.code, "37" in answer.fields) == (code, remembered), f"{first}: {answer.fields}"
+        assert (answer.mac is None) == bool({*left[:1]} & {MALFORMED, NOBODY, UNPROVED})

@@ -1,7 +1,6 @@
 """The switch ends in the middle of its work, by order or by force, and comes back: nothing lost, nothing twice, nobody signs on again."""
 
 import random
-import resource
 import signal
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from switch._core import Core
 from switch.dialect import encode, frame
 from switch.terminal import Terminal
 from tests.switch_process import CANTEEN, MERCHANTS, Device, Fields, Switch, in_thread, now, until
@@ -234,41 +232,3 @@ async def test_a_hundred_terminals_at_once_each_purchase_doubled(own: Switch, ch
     metrics = await own.metrics()
     assert metrics.answered("purchase", "00") == 100 * 6 * 2
     assert (await own.show("merchant", CANTEEN))["balance"] == taken.total()
-
-
-async def test_a_full_disk_is_answered_91_until_there_is_room(make_switch: Callable[..., Switch]) -> None:
-    switch = make_switch()
-    segment_bytes = 8_388_608
-    for file in switch.journal.iterdir():
-        file.unlink()
-    switch.journal.rmdir()
-    Core.create(switch.journal, segment_bytes=segment_bytes)
-    switch.configure(journal_segment_bytes=2 * segment_bytes)
-    # The next segment would be larger than this process may make a file: to it the disk is full once the first segment is.
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (segment_bytes, limit[1]))
-    try:
-        await in_thread(switch.start)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    await switch.enter(MERCHANTS)
-    device, card = await switch.device(), await switch.card(cash=OPENING)
-    taken = 0
-    async with switch.connect() as connection:
-        await device.sign_on(connection)
-        assert (await switch.metrics()).value("switch_journal_next_segment_ready") == 0
-        while (answer := await device.ask(connection, request := device.purchase(card, 1))).code == "00":
-            taken += 1
-        assert (answer.code, answer.proved_by(device.key), "37" in answer.fields) == ("91", True, False)
-        assert taken > 1000
-        assert await switch.purses(card) == (OPENING - taken, 0)
-        assert (await device.ask(connection, device.balance(card))).purses == (OPENING - taken, 0), "inquiries need no room"
-        assert (await device.ask(connection, device.reversal(request))).code == "91"
-        refused = await switch.http("POST", "/v1/import", params={"name": "m.csv"}, content=MERCHANTS.replace("Corner", "Other").encode())
-        assert refused.status_code == 422
-        assert "nothing was applied" in refused.text
-
-        resource.prlimit(switch.pid, resource.RLIMIT_FSIZE, limit)
-        answer = await until(lambda: device.ask(connection, request), lambda answer: answer.code != "91")
-        assert (answer.code, answer.purses) == ("00", (OPENING - taken - 1, 0)), "the same request is decided after all"
-    await in_thread(switch.stop)
