@@ -774,6 +774,64 @@ async def test_a_hold_that_lapses_is_a_row_even_where_it_is_forgotten(
     await in_thread(look)
 
 
+async def test_a_night_in_rows(clock: Clock, make_switch: Callable[..., Switch], database_url: str) -> None:
+    """What is sold, repeated, told of late and given back on both sides of midnight, and what becomes of it in sums."""
+    switch = make_switch(database=database_url)
+    await in_thread(switch.start)
+    day = Day(switch)
+    day.devices = await found_campus(switch)
+    till = day.devices["SHOP"]
+    supper = [till.offline_sale(STUDENT, amount) for amount in (30, 40)]
+    async with switch.connect() as connection:
+        day._connection = connection
+        await till.sign_on(connection)
+        await day.sale("before", "SHOP", STUDENT, 100)
+
+        clock.set(1)
+        tomorrow = f"{today(1):%m%d}"
+        balance = {"de2": STUDENT, "de3": "310000", "de13": tomorrow}
+
+        async def business_date() -> str:
+            return (await till.ask(connection, till.message("0100", **balance))).fields["15"]
+
+        await until(business_date, lambda date: date == tomorrow)
+        again = await till.ask(connection, {**day.asked["before"], "t": "0201"})
+        assert (again.code, again.fields["15"], int(again.fields["37"])) == ("00", f"{today():%m%d}", day.positions["before"])
+        # The later one first.
+        await day.send("supper late", "SHOP", supper[1], "00")
+        await day.send("supper", "SHOP", supper[0], "00")
+        await day.sale("after", "SHOP", STUDENT, 500, de13=tomorrow)
+        await day.ask("refund", "SHOP", "0200", "00", de3="200000", de4=money(60), de37=day.number("before"), de13=tomorrow)
+        await day.settle()
+    await in_thread(switch.stop)
+    found = Asked(day, database_url)
+
+    def look() -> None:
+        rows = found.by_name("SELECT position, business_date, local_time::date, operation, amount FROM transaction")
+        assert rows == {
+            "before": (today(), today(), "purchase", 100),
+            "supper late": (today(1), today(), "offline_sale", 40),
+            "supper": (today(1), today(), "offline_sale", 30),
+            "after": (today(1), today(1), "purchase", 500),
+            "refund": (today(1), today(1), "refund", 60),
+        }
+        sums = "SELECT business_date, operation, count, amount FROM day_total WHERE operation <> 'sign_on' ORDER BY 1, 2"
+        assert found.rows(sums) == [
+            (today(), "purchase", 1, 100),
+            (today(1), "offline_sale", 2, 70),
+            (today(1), "purchase", 1, 500),
+            (today(1), "refund", 1, 60),
+        ]
+        earned = "SELECT business_date, sum(earned) FROM spending WHERE merchant_id = 'SHOP' GROUP BY 1 ORDER BY 1"
+        assert found.rows(earned) == [(today(), 100), (today(1), 510)]
+        moved_on = "SELECT detail FROM operator_action WHERE action = 'cutover' ORDER BY position"
+        assert found.column(moved_on)[-1] == str(today(1))
+        done = switch.command("reconcile", "--config", switch.file)
+        assert json.loads(done.stdout)["ok"], done.stdout
+
+    await in_thread(look)
+
+
 async def test_rules_are_replaced_as_a_whole(make_switch: Callable[..., Switch], database_url: str) -> None:
     switch = make_switch(database=database_url)
     await in_thread(switch.start)
