@@ -119,6 +119,7 @@ DAY_MAX = (
         purchase 600 | purchase 401 @shop | 61
         purchase 600 @shop | purchase 401 | 61
         purchase 600 13=-1 | purchase 401 | 61
+        offline 600 13=-1 | purchase 401 | 61
         purchase 600 2=other | purchase 1000 | 00 | 500 0 1000
         | purchase 1001 | 61
         | purchase 1501 | 61
@@ -234,6 +235,8 @@ MEAL = (
         purchase 5 12=105959 | purchase 5 12=110000 | 00 | 1000 490 5
         purchase 5 12=120000 13=-1 | purchase 5 12=120000 | 00 | 1000 490 5
         purchase 5 12=120000 13=-1 | purchase 5 12=120000 13=-1 | 65
+        offline 5 12=120000 13=-1 | purchase 5 12=120000 13=-1 | 65
+        offline 5 12=120000 13=-1 | purchase 5 12=120000 | 00 | 1000 490 5
         purchase 5 12=120000 2=other | purchase 5 12=120000 | 00 | 1000 495 5
         purchase 5 12=120000 @shop | purchase 5 12=120000 | 00 | 995 495 5
         offline 5 12=120000 | purchase 5 12=120000 | 65
