@@ -468,6 +468,12 @@ class CampusMachine(RuleBasedStateMachine):
         self._deliver(asked)
         return asked
 
+    def code_of(self, ask: Ask) -> str:
+        """What it is answered."""
+        reply = self.send(ask).request.reply
+        assert reply is not None
+        return reply.code
+
     def send_after(self, original: Asked, ask: Ask) -> Asked:
         """And one that names an earlier one."""
         asked = self._build_after(original, ask)
@@ -705,6 +711,31 @@ def test_what_refunds_gave_back_is_neither_given_twice_nor_to_another_purse(worl
         _, _, cash, subsidy = CARDS[0]
         assert campus.campus.available(f"H{campus.number}-0") == (cash, subsidy)
         campus.teardown()
+
+
+def test_a_rule_counts_from_where_it_comes_into_force(world: World) -> None:
+    """What was made before is neither counted nor given back, whatever becomes of it; a rule that stays as it was goes on."""
+    campus = CampusMachine(world)
+    campus.open(policy=[])
+    hold, sale = campus.send(Ask("hold", 5, 1, 500, 0)), campus.send(Ask("purchase", 0, 1, 700, 0))
+    campus.change_rules(policy=["day_max,*,*,,,,,1000", "day_count,*,*,,,,,3"], keep=set())
+    campus.send(Ask("purchase", 0, 1, 600, 0))
+    used = campus.send_after(hold, Ask("completion", 5, 1, 300, 3))
+    refund = campus.send_after(sale, Ask("refund", 0, 1, 200, 3))
+    assert campus.code_of(Ask("purchase", 0, 1, 400, 0)) == "00"
+    for undone in (used, refund, sale):
+        campus.reverse(original=undone, named=True, fate="")
+        assert campus.code_of(Ask("purchase", 0, 1, 1, 0)) == "61"
+    # The count stays at two, the amount begins anew.
+    campus.change_rules(policy=["day_max,*,*,,,,,900"], keep={1})
+    assert campus.code_of(Ask("purchase", 0, 1, 901, 0)) == "61"
+    assert campus.code_of(Ask("purchase", 0, 1, 900, 0)) == "00"
+    assert campus.code_of(Ask("purchase", 0, 1, 1, 0)) == "61"
+    campus.change_rules(policy=[], keep={1})
+    assert campus.code_of(Ask("purchase", 0, 1, 1, 0)) == "65"
+    campus.change_rules(policy=[], keep=set())
+    assert campus.code_of(Ask("purchase", 0, 1, 1, 0)) == "00"
+    campus.teardown()
 
 
 def test_every_operation_in_any_order_is_answered_as_the_model_says(
