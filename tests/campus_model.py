@@ -98,6 +98,7 @@ class Campus:
         self.loans: dict[str, str] = {}
         """Holder by item."""
         self._passages: dict[Account, tuple[str, datetime.datetime]] = {}
+        """The last one while a rule asked for it, by holder and zone."""
         self._batches: dict[str, int] = defaultdict(lambda: 1)
         self.totals: dict[tuple[str, int], list[int]] = defaultdict(lambda: [0] * 8)
         """Of a terminal's batch: credits, their reversals, debits and theirs; then their amounts."""
@@ -108,6 +109,10 @@ class Campus:
         """Category by merchant; name, merchant, kind and zone of each terminal; lines of the policy file."""
         self.merchants, self.policy = merchants, Policy(policy)
         self.terminals = {name: {"merchant": merchant, "kind": kind, "zone": zone} for name, merchant, kind, zone in terminals}
+
+    def enter_policy(self, policy: Iterable[str]) -> None:
+        """Other rules, from the next message on."""
+        self.policy = Policy(policy, self.policy, len(self.deeds))
 
     def enter_card(self, number: str, cash: int, subsidy: int, **row: Any) -> None:
         """A row of cards.csv, new or changed. Purses are opened once."""
@@ -140,7 +145,7 @@ class Campus:
 
         Where a reply was lost, its number is taken from the next one to the same message.
         """
-        name, terminal = _operation(message), self.terminals[message["41"].strip()]
+        name, terminal = operation_of(message), self.terminals[message["41"].strip()]
         if code := self._refusal(message, terminal, name):
             return self._reply(message, code)
         if name in _INQUIRIES:
@@ -236,7 +241,7 @@ class Campus:
         at = datetime.datetime.combine(self._date(message["13"]), datetime.time(int(time[:2]), int(time[2:4]), int(time[4:])))
         deed = {"operation": name, "amount": int(message.get("4", "0")), "at": at, "is_meal": name in {"purchase", "offline_sale"}}
         deed |= {"card": message.get("2"), "holder": card.get("holder"), "class": card.get("class")}
-        deed |= {**terminal, "category": self.merchants[terminal["merchant"]], **_UNTOUCHED}
+        deed |= {**terminal, "category": self.merchants[terminal["merchant"]], "made": len(self.deeds), **_UNTOUCHED}
         return deed | {"paid": self.policy.price(deed) if deed["is_meal"] else deed["amount"]}
 
     def _status(self, message: Fields) -> str:
@@ -357,7 +362,7 @@ class Campus:
         if deed["amount"] > hold["held"]:
             return "61"
         # It takes the hold's place, also in what was counted. What is left of the hold can no more be undone.
-        deed |= {key: hold[key] for key in ("card", "holder", "class", "at")}
+        deed |= {key: hold[key] for key in ("card", "holder", "class", "at", "made")}
         hold.update(held=0, undone=True)
         return self._pay(message, deed, 0, ("merchant", deed["merchant"]))
 
@@ -419,7 +424,7 @@ class Campus:
         if code == "00" and (again or not self.policy.opens(passage)):
             code = "57"
         code = self._shown(message, passage, code)
-        if code == "00" and minute >= at:
+        if code == "00" and minute >= at and self.policy.passback(passage):
             self._passages[key] = message["3"], minute
         return code
 
@@ -489,7 +494,8 @@ def _no_such_card(*_: Any) -> str:
     return "14"
 
 
-def _operation(message: Fields) -> str:
+def operation_of(message: Fields) -> str:
+    """Its name, as in `KINDS`; what a terminal of any kind may do has one as well."""
     mti, code = message["t"], message.get("3", "")
     if mti[:3] == "022" and code == "000000" and "37" in message:
         return "completion"

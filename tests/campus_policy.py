@@ -1,7 +1,7 @@
 """A campus's policy in plain dictionaries: which rules concern a payment or a passage, and what they say of it.
 
 It shares no code with the switch. A payment is a dictionary, as `tests.campus_model` keeps one for each message; where a rule counts, it
-looks through all payments that stand.
+looks through all payments that stand and were made since the rule came into force.
 """
 
 import datetime
@@ -16,15 +16,23 @@ Row = dict[str, str]
 class Policy:
     """The rules in force."""
 
-    def __init__(self, lines: Iterable[str]) -> None:
-        """Lines of the policy file, without its header."""
-        self._rows: list[Row] = [dict(zip(RULES_HEADER.split(","), line.split(","), strict=True)) for line in lines]
+    def __init__(self, lines: Iterable[str], before: "Policy | None" = None, made: int = 0) -> None:
+        """Lines of the policy file, without its header, after `made` messages. A line that stood in the file before goes on counting."""
+        begun = {} if before is None else before.begun
+        self.begun: dict[str, int] = {line: begun.get(line, made) for line in lines}
+        """How many messages had been decided when each came into force."""
+        self._rows: list[Row] = [dict(zip(RULES_HEADER.split(","), line.split(","), strict=True)) for line in self.begun]
 
     def _fitting(self, name: str, payment: dict[str, Any]) -> list[Row]:
         """The rows that concern it, the most specific first."""
         rows = [row for row in self._rows if row["rule"] == name and _period(row, payment["at"]) is not None]
         rows = [row for row in rows if all(row[key] in {"", "*", payment[key]} for key in ("class", "category", "zone"))]
         return sorted(rows, key=lambda row: (row["class"] == "*", row["category"] == "*"))
+
+    def _counted(self, row: Row, payments: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that this row, which counts, has counted."""
+        begun = self.begun[",".join(row.values())]
+        return [payment for payment in payments if payment["made"] >= begun and row in self._fitting(row["rule"], payment)]
 
     def _value(self, name: str, payment: dict[str, Any], otherwise: str) -> str:
         return next((row["value"] for row in self._fitting(name, payment)), otherwise)
@@ -48,16 +56,13 @@ class Policy:
         if any(payment["amount"] > int(row["value"]) for row in self._fitting("transaction_max", payment)):
             return "61"
         for row in self._fitting("day_max", payment):
-            if payment["amount"] + sum(other["counted"] for other in others if row in self._fitting("day_max", other)) > int(row["value"]):
+            if payment["amount"] + sum(other["counted"] for other in self._counted(row, others)) > int(row["value"]):
                 return "61"
         for row in self._fitting("day_count", payment):
-            if 1 + sum(row in self._fitting("day_count", other) for other in others) > int(row["value"]):
+            if 1 + len(self._counted(row, others)) > int(row["value"]):
                 return "65"
         for row in self._fitting("meal", payment) if payment["is_meal"] else []:
-            day, meals = (
-                _period(row, payment["at"]),
-                [other for other in others if other["is_meal"] and row in self._fitting("meal", other)],
-            )
+            day, meals = _period(row, payment["at"]), [other for other in self._counted(row, others) if other["is_meal"]]
             # A meal of a day before yesterday is not counted any more.
             kept = day is not None and day >= today - datetime.timedelta(days=1)
             if 1 + sum(kept and _period(row, other["at"]) == day for other in meals) > int(row["value"]):
