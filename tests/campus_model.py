@@ -97,6 +97,8 @@ class Campus:
         self._tombstones: set[tuple[str, ...]] = set()
         self.loans: dict[str, str] = {}
         """Holder by item."""
+        self._late: set[tuple[Any, ...]] = set()
+        """Identity and content of reversals of what is not remembered any more: they are for a person, and stay so."""
         self._passages: dict[Account, tuple[str, datetime.datetime]] = {}
         """The last one while a rule asked for it, by holder and zone."""
         self._batches: dict[str, int] = defaultdict(lambda: 1)
@@ -151,6 +153,11 @@ class Campus:
         if name in _INQUIRIES:
             return self._reply(message, *self._inquire(message, name))
         identity, content = _identity(message), [message.get(element) for element in ("2", "3", "4", "49")]
+        if (identity, *content) in self._late:
+            return self._reply(message, "12")
+        if identity not in self.answers and "90" in message and not self._is_kept(message["90"][10:14]):
+            self._late.add((identity, *content))
+            return self._reply(message, "12")
         if identity not in self.answers:
             self.answers[identity] = content, self._decide_first(message, terminal, name, identity, pin), name
         elif self.answers[identity][0] != content:
@@ -190,10 +197,11 @@ class Campus:
         kinds = {kind for kind, operations in KINDS.items() if name in operations}
         if message.get("42", terminal["merchant"]).strip() != terminal["merchant"] or (kinds and terminal["kind"] not in kinds):
             return "58"
-        dates = [message["13"], *([message["90"][10:14]] if "90" in message else [])]
-        if name != "echo" and not all(-IDENTITY_DAYS < (self._date(date) - self.today).days <= 1 for date in dates):
-            return "12"
-        return None
+        return None if name == "echo" or self._is_kept(message["13"]) else "12"
+
+    def _is_kept(self, date: str) -> bool:
+        """Whether it is one of the days whose messages are remembered."""
+        return -IDENTITY_DAYS < (self._date(date) - self.today).days <= 1
 
     def _date(self, text: str) -> datetime.date:
         dates = (datetime.date(self.today.year + years, int(text[:2]), int(text[2:])) for years in (-1, 0, 1))
@@ -341,6 +349,7 @@ class Campus:
         if deed["amount"] > sale["amount"] - sale["refunded"]:
             return "61"
         deed["of"], (deed["cash"], deed["subsidy"]) = sale, self._give_back(sale, deed["amount"])
+        deed["card"] = sale["card"]
         self._count(message, 0, deed["amount"])
         return "00"
 
@@ -372,9 +381,10 @@ class Campus:
         if identity not in self.deeds:
             self._tombstones.add(identity)
             return "00"
-        deed, answer = self.deeds[identity], self.answers[identity][1]
-        compared = ["2"] if deed["operation"] == "void" else ["2", "4"]
-        if any(message.get(element, answer.get(element)) != answer.get(element, message.get(element)) for element in compared):
+        deed = self.deeds[identity]
+        # What a void says of its amount means nothing.
+        known = {"2": deed["card"], "4": None if deed["operation"] == "void" else self.answers[identity][1].get("4")}
+        if any(content is not None and message.get(element, content) != content for element, content in known.items()):
             return "94"
         if deed["granted"] and not deed["undone"]:
             self._undo(message, deed)
