@@ -1,7 +1,11 @@
 """Every operation of the protocol in PostgreSQL: one day of a small campus, asked for by card, merchant, terminal and day."""
 
+import csv
+import datetime
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +18,7 @@ from switch.postgres import EmbeddedPostgres
 from switch.settlement import Settlement
 from tests.clock import Clock
 from tests.conftest import execute, fetch, run_asyncio
-from tests.documented import BLOCK, own_text, rows
+from tests.documented import BLOCK, blocks, own_text, rows
 from tests.switch_process import (
     CARDS_HEADER,
     FAR_FUTURE,
@@ -93,6 +97,8 @@ class Day:
         self.devices: dict[str, Device] = {}
         self.positions: dict[str, int] = {}
         self.asked: dict[str, Fields] = {}
+        self.answered: list[tuple[dict[str, str], int]] = []
+        """Of `switch_requests_total` at the end: labels, count."""
         self._connection: Connection | None = None
 
     async def ask(self, name: str, terminal: str, mti: str, code: str, **elements: str | None) -> Answer:
@@ -133,6 +139,8 @@ class Day:
             await self.offline()
             await self.cards()
             await self.batches()
+        requests = (await self.switch.metrics()).families["switch_requests"]
+        self.answered = [(sample.labels, int(sample.value)) for sample in requests.samples]
         await self.switch.enter("terminal_id,standing\nMETER,suspended\n")
 
     async def sale(self, name: str, terminal: str, card: str, amount: int, code: str = "00", mti: str = "0200", **more: str) -> None:
@@ -185,6 +193,9 @@ class Day:
         # It was before that, and is told of behind it.
         await self.ask("was in before", "GATE", "0120", "00", de2=STUDENT, de3="910000", de13=f"{today(-1):%m%d}")
         await self.ask("present", "GATE", "0100", "00", de2=STUDENT, de3="950000")
+        await self.ask("present at seven", "GATE", "0120", "00", de2=STUDENT, de3="950000", de12="070000")
+        await self.ask("present before", "GATE", "0120", "00", de2=TEACHER, de3="950000", de12="080000", de13=f"{today(-1):%m%d}")
+        await self.ask("not known", "GATE", "0120", "14", de2=STRANGER, de3="910000")
         await self.ask("seen", "GATE", "0120", "00", de2=TEACHER, de3="900000")
         loans = (
             *(("borrow", "0100", "00", STUDENT, "930000", "QA76"), ("lent", "0100", "12", TEACHER, "930000", "QA76")),
@@ -293,6 +304,9 @@ OTHERS: Final = {
     "was in before": ("enter", "00", "GATE", STUDENT, True, None, "DORM-3"),
     "out": ("leave", "00", "GATE", STUDENT, False, None, "DORM-3"),
     "present": ("attendance", "00", "GATE", STUDENT, False, None, "DORM-3"),
+    "present at seven": ("attendance", "00", "GATE", STUDENT, True, None, "DORM-3"),
+    "present before": ("attendance", "00", "GATE", TEACHER, True, None, "DORM-3"),
+    "not known": ("enter", "14", "GATE", STRANGER, True, None, "DORM-3"),
     "seen": ("verify", "00", "GATE", TEACHER, True, None, "DORM-3"),
     "borrow": ("borrow", "00", "LIBRARY", STUDENT, False, None, "QA76"),
     "lent": ("borrow", "12", "LIBRARY", TEACHER, False, None, "QA76"),
@@ -377,6 +391,7 @@ def test_what_was_not_posted_waits_for_a_person(asked: Asked) -> None:
             *("reversal_outside_window", "reversal", "12", "POS", "CANTEEN", STUDENT, 100),
             f"reversal of 100 fen, of the message with DE11 {stan} of {today(-40)}, dated {today()}: taken are {first} to {last}",
         ),
+        ("advice_not_posted", "enter", "14", "GATE", "GATES", STRANGER, None, "enter: no such card"),
         ("advice_not_posted", "return", "25", "LIBRARY", "LIBRARY", STUDENT, None, "return of ZZ1: the item is not on loan"),
         (
             *("batch_totals_differ", "batch_close", "95", "POS", "CANTEEN", None, None),
@@ -425,6 +440,9 @@ def test_who_passed_a_door(asked: Asked) -> None:
         "was in before": ("enter", "00", None, True, STUDENT, "H1", None),
         "out": ("leave", "00", None, False, STUDENT, "H1", None),
         "present": ("attendance", "00", None, False, STUDENT, "H1", None),
+        "present at seven": ("attendance", "00", None, True, STUDENT, "H1", None),
+        "present before": ("attendance", "00", None, True, TEACHER, "H2", None),
+        "not known": ("enter", "14", None, True, STRANGER, None, None),
         "seen": ("verify", "00", None, True, TEACHER, "H2", None),
     }
 
@@ -605,6 +623,10 @@ def test_what_people_ask_is_answered_by_indexes(asked: Asked) -> None:
         ("SELECT * FROM identity_event WHERE zone = 'DORM-3'", "operation_detail_idx"),
         ("SELECT * FROM meter_event", "operation_detail_idx"),
         ("SELECT * FROM bill_payment WHERE card_number = '1'", "original_idx"),
+        ("SELECT * FROM bill_payment WHERE detail = 'electricity D3 412'", "operation_detail_idx"),
+        (as_asked(asked, question("a door")), "operation_detail_idx"),
+        (as_asked(asked, question("inside")), "operation_detail_idx"),
+        (as_asked(asked, question("loans")), "loan_holder"),
         ("SELECT sum(amount) FROM spending WHERE card_number = '1'", "card_number_idx"),
         ("SELECT * FROM exception WHERE card_number = '1'", "exception_card"),
         ("SELECT * FROM hold WHERE holder_id = '1'", "hold_holder"),
@@ -614,6 +636,7 @@ def test_what_people_ask_is_answered_by_indexes(asked: Asked) -> None:
 
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
+OPERATING: Final = (DOCS / "operating.md").read_text(encoding="utf-8")
 QUESTIONS: Final = [
     (f"{page.name}: {match['name'] or number}", match["text"])
     for page in sorted(DOCS.glob("*.md"))
@@ -629,44 +652,147 @@ def test_questions_that_are_written_down_have_answers(asked: Asked, query: str) 
 
 
 def test_questions_that_add_up_and_conclude_are_answered_rightly(asked: Asked) -> None:
-    def ask(title: str) -> list[tuple[Any, ...]]:
-        return answers(asked, dict(QUESTIONS)[f"operating.md: {title}"])
+    positions = asked.day.positions
+
+    def ask(title: str, day: datetime.date | None = None, **ours: str) -> list[tuple[Any, ...]]:
+        return answers(asked, question(title), day or today(), **ours)
+
+    def at(name: str) -> datetime.datetime:
+        return told_at(asked.day.asked[name])
 
     # The student left; that she had gone in a day before was told behind it.
-    assert [holder for holder, _ in ask("inside")] == ["H4"]
-    assert [row[:3] for row in ask("attendance")] == [("DORM-3", "GATE", "H1")]
-    assert [(*row[:2], *row[3:]) for row in ask("turned away")] == [("DORM-3", "57", "enter", TEACHER)]
-    assert [row[1:] for row in ask("a meal")] == [("SHOP", STUDENT, "H1", 1000)]
+    assert ask("inside") == [("H4", at("was in"))]
+    assert [row[0] for row in ask("a door")] == sorted(at(name) for name in DOOR if name not in {"was in before", "present before"})
+    assert ask("a door", today(-1)) == [
+        (at("present before"), "attendance", "00", None, True, TEACHER, "H2"),
+        (at("was in before"), "enter", "00", None, True, STUDENT, "H1"),
+    ]
+    assert ask("attendance") == [("DORM-3", "GATE", "H1", at("present at seven"))]
+    assert ask("attendance", today(-1)) == [("DORM-3", "GATE", "H2", at("present before"))]
+    assert ask("turned away") == [("DORM-3", "57", at("not in"), "enter", TEACHER, "H2")]
+    assert ask("turned away by door") == [("DORM-3", "GATE", "enter", "57", 1)]
+    assert ask("a meal") == [(at("pens"), "SHOP", STUDENT, "H1", 1000, None)]
+    meals = {row[2:] for row in ask("a meal", merchant="CANTEEN")}
+    assert meals == {
+        (STUDENT, "H1", 850, positions["void"]),
+        (TEACHER, "H2", 1000, positions["dinner back"]),
+        (LOST, "H4", 300, None),
+        (POOR, "H3", 400, None),
+    }
+    assert ask("a meal", today(-1), merchant="CANTEEN") == []
     assert ask("loads") == [("COUNTER", 20_000)]
     assert ask("payees") == [(today(), "electricity", 0), (today(), "tuition", 3000)]
     assert [row[1:] for row in ask("bills")] == [(STUDENT, "tuition", "2026-1", 3000)]
-    assert [row[2:] for row in ask("a room's bills")] == [(STUDENT, 500, "00")]
+    assert ask("a room's bills") == [(at("power"), STUDENT, 500, "00", positions["power back"])]
     assert ask("merchants by day") == [(today(), "BATH", 1500, 1500), (today(), "CANTEEN", 700, 700), (today(), "SHOP", 500, 550)]
     assert ask("a merchant's terminals") == [("SHOP", 500)]
     assert ask("debts") == [("H3", 300)]
     assert [row[1:] for row in ask("holds")] == [("WATER", STUDENT, 700, 114_950, 700)]
     assert [row[:2] for row in ask("batches that differ")] == [("POS", 1)]
     in_it = ("lunch", "dinner", "void", "dinner back", "by a lost card")
-    assert [row[0] for row in ask("a batch")] == [asked.day.positions[name] for name in in_it]
-    assert [row[2:] for row in ask("switched off")] == [("overload", "D3-412", "4500 W"), ("fire", 'the "old" hall', None)]
+    assert [row[0] for row in ask("a batch")] == [positions[name] for name in in_it]
+    assert [(*row[:2], *row[3:]) for row in ask("batches")] == [(1, "differs", 3, 2150, 0, 0), (2, "open", 1, 400, 0, 0)]
+    assert [row[0] for row in ask("what became of it")] == [positions[name] for name in ("refund", "too much back")]
+    assert [(row[0], *row[2:]) for row in ask("flagged")] == [
+        (at("by a lost card"), "POS", LOST, 300, "41"),
+        (at("into debt"), "POS", POOR, 400, "51"),
+    ]
+    assert ask("loans") == [("PR9199", at("keep"))]
+    assert ask("who has an item") == [(STUDENT, "H1", at("keep"))]
+    assert [(row[0], *row[2:]) for row in ask("an item")] == [
+        (at("borrow"), "borrow", "00", False, STUDENT, "H1"),
+        (at("lent"), "borrow", "12", False, TEACHER, "H2"),
+        (at("not his"), "return", "57", False, TEACHER, "H2"),
+        (at("return"), "return", "00", True, STUDENT, "H1"),
+    ]
+    assert ask("a room") == [(at("overload"), "METER", "overload", "4500 W", True)]
+    assert ask("switched off") == [
+        (at("overload"), "METER", "overload", "D3-412", "4500 W"),
+        (at("fire"), "METER", "fire", 'the "old" hall', None),
+    ]
+    assert [row[1:3] for row in ask("losses")] == [(at(name), operation) for name, operation in LOSSES]
+    assert ask("hotlist") == [(TEACHER, "H2", "lost"), (LOST, "H4", "lost")]
+    assert ask("cards without a PIN") == [(POOR, "H3")]
+    assert ask("terminals") == [("METER", "Power", "meter", "", "suspended", True)]
+    last = ask("a card on a day")[-1]
+    assert (last[0], *last[10:12]) == (positions["next bath taken"], 114_950 - 700, 5000)
 
 
-def answers(asked: Asked, query: str) -> list[tuple[Any, ...]]:
-    """What is answered to a question of docs/operating.md, asked of what is here."""
+DOOR: Final = [name for name, row in OTHERS.items() if row[-1] == "DORM-3"]
+LOSSES: Final = (("lost", "loss"), ("found", "found"), ("lost again", "loss"))
+
+
+def told_at(fields: Fields) -> datetime.datetime:
+    """DE13 and DE12 of a message of these days."""
+    days = {f"{date:%m%d}": date for date in map(today, range(-7, 2))}
+    return datetime.datetime.combine(days[fields["13"]], datetime.datetime.strptime(fields["12"], "%H%M%S").time())  # noqa: DTZ007
+
+
+def question(title: str) -> str:
+    """One of docs/operating.md."""
+    return dict(QUESTIONS)[f"operating.md: {title}"]
+
+
+def as_asked(asked: Asked, query: str, day: datetime.date | None = None, merchant: str = "SHOP") -> str:
+    """A question of docs/operating.md about what is here."""
+    day = day or today()
     ours = {
-        "'11:00' AND '13:30'": "'00:00' AND '23:59:59'",
+        "'2026-11-24 11:00' AND '2026-11-24 13:30'": f"'{day}' AND '{day} 23:59:59'",
         "6230000000000017": STUDENT,
-        "'2026-11-24'": f"'{today()}'",
-        "'2026-11-01' AND '2026-11-30'": f"'{today(-1)}' AND '{today()}'",
-        "CURRENT_DATE": f"'{today()}'",
+        "'2026-11-24'": f"'{day}'",
+        "'2026-11-01' AND '2026-11-30'": f"'{day - datetime.timedelta(1)}' AND '{day}'",
+        "CURRENT_DATE": f"'{day}'",
         "T0000001": "POS",
-        "M00000000000001": "SHOP",
+        "M00000000000001": merchant,
         "20260001": "H1",
-        "1217": str(asked.day.positions["pens"]),
+        "1217": str(asked.day.positions.get("pens")),
     }
     for written, here in ours.items():
         query = query.replace(written, here)
-    return asked.rows(query)
+    return query
+
+
+def answers(asked: Asked, query: str, day: datetime.date | None = None, merchant: str = "SHOP") -> list[tuple[Any, ...]]:
+    return asked.rows(as_asked(asked, query, day, merchant))
+
+
+def test_asking_as_it_is_written_down_reads_only_and_makes_a_file(asked: Asked, tmp_path: Path) -> None:
+    (block,) = blocks(own_text(OPERATING, "What people ask"), "console").values()
+    lines = block.replace(".venv/bin/python", sys.executable).replace("ADDRESS", asked.url).splitlines()
+    assert all(line.startswith("$ ") for line in lines)
+    script = "\n".join(line.removeprefix("$ ") for line in lines)
+    written = "UPDATE account SET balance = balance + 1"
+    done = subprocess.run(
+        ["sh", "-eu", "-c", f"{script}\n\"$psql\" '{asked.url}' -c '{written}'"],
+        input=b"TABLE journal_position;",
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert b"cannot execute UPDATE in a read-only transaction" in done.stderr
+    assert b"(1 row)" in done.stdout, "of what was typed"
+    with (tmp_path / "exceptions.csv").open(newline="", encoding="utf-8") as file:
+        found = [row["detail"] for row in csv.DictReader(file)]
+    assert found == asked.column("SELECT detail FROM exception ORDER BY position")
+
+
+def test_the_alarm_about_what_waits_for_a_person_counts_what_does(asked: Asked) -> None:
+    (alarms,) = blocks(OPERATING, "promql").values()
+    _, _, rest = alarms.partition("# Something waits for a person")
+    selectors = re.findall(r"^(increase\(|)switch_requests_total\{(.*?)\}", rest.partition("\n#")[0], re.MULTILINE)
+    rising = [conditions for begins, conditions in selectors if begins]
+    assert rising == [conditions for begins, conditions in selectors if not begins], "each once more, for the first of its kind"
+    counted = sum(sum(holds(conditions, **labels) * count for labels, count in asked.day.answered) for conditions in rising)
+    assert asked.column("SELECT count(*)::int FROM exception") == [counted]
+
+
+def holds(conditions: str, **labels: str) -> bool:
+    """Whether a series with these labels is selected, as Prometheus matches: the whole value."""
+    found = re.findall(r'(\w+)(=~|!~|=)"([^"]*)"', conditions)
+    assert ",".join(f'{label}{how}"{value}"' for label, how, value in found) == conditions
+    return all((re.fullmatch(value, labels[label]) is None) == (how == "!~") for label, how, value in found)
 
 
 def test_the_questions_are_about_every_table() -> None:
@@ -677,8 +803,7 @@ def test_the_questions_are_about_every_table() -> None:
 
 def described_columns() -> dict[str, list[str]]:
     """By table or view, as docs/operating.md has them."""
-    page = (DOCS / "operating.md").read_text(encoding="utf-8")
-    described = [row for title in ("What the tables hold", "Views") for row in rows(own_text(page, title))]
+    described = [row for title in ("What the tables hold", "Views") for row in rows(own_text(OPERATING, title))]
     return {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in described}
 
 
@@ -781,11 +906,11 @@ async def test_a_night_in_rows(clock: Clock, make_switch: Callable[..., Switch],
     day = Day(switch)
     day.devices = await found_campus(switch)
     till = day.devices["SHOP"]
-    supper = [till.offline_sale(STUDENT, amount) for amount in (30, 40)]
+    supper = [till.offline_sale(STUDENT, amount, de12=at) for amount, at in ((30, "235000"), (40, "235500"))]
     async with switch.connect() as connection:
         day._connection = connection
         await till.sign_on(connection)
-        await day.sale("before", "SHOP", STUDENT, 100)
+        await day.sale("before", "SHOP", STUDENT, 100, de12="235930")
 
         clock.set(1)
         tomorrow = f"{today(1):%m%d}"
@@ -800,21 +925,25 @@ async def test_a_night_in_rows(clock: Clock, make_switch: Callable[..., Switch],
         # The later one first.
         await day.send("supper late", "SHOP", supper[1], "00")
         await day.send("supper", "SHOP", supper[0], "00")
-        await day.sale("after", "SHOP", STUDENT, 500, de13=tomorrow)
-        await day.ask("refund", "SHOP", "0200", "00", de3="200000", de4=money(60), de37=day.number("before"), de13=tomorrow)
+        await day.sale("after", "SHOP", STUDENT, 500, de12="000500", de13=tomorrow)
+        refund = {"de3": "200000", "de4": money(60), "de37": day.number("before"), "de12": "001000", "de13": tomorrow}
+        await day.ask("refund", "SHOP", "0200", "00", **refund)
         await day.settle()
     await in_thread(switch.stop)
     found = Asked(day, database_url)
 
     def look() -> None:
-        rows = found.by_name("SELECT position, business_date, local_time::date, operation, amount FROM transaction")
+        rows = found.by_name("SELECT position, business_date, local_time::text, operation, amount FROM transaction")
         assert rows == {
-            "before": (today(), today(), "purchase", 100),
-            "supper late": (today(1), today(), "offline_sale", 40),
-            "supper": (today(1), today(), "offline_sale", 30),
-            "after": (today(1), today(1), "purchase", 500),
-            "refund": (today(1), today(1), "refund", 60),
+            "before": (today(), f"{today()} 23:59:30", "purchase", 100),
+            "supper late": (today(1), f"{today()} 23:55:00", "offline_sale", 40),
+            "supper": (today(1), f"{today()} 23:50:00", "offline_sale", 30),
+            "after": (today(1), f"{today(1)} 00:05:00", "purchase", 500),
+            "refund": (today(1), f"{today(1)} 00:10:00", "refund", 60),
         }
+        # Who was there that evening, whenever it was told of.
+        assert [row[4] for row in answers(found, question("a meal"), today())] == [30, 40, 100]
+        assert [row[4] for row in answers(found, question("a meal"), today(1))] == [500]
         sums = "SELECT business_date, operation, count, amount FROM day_total WHERE operation <> 'sign_on' ORDER BY 1, 2"
         assert found.rows(sums) == [
             (today(), "purchase", 1, 100),

@@ -174,6 +174,7 @@ SELECT
     paid.merchant_id,
     paid.card_number,
     paid.holder_id,
+    paid.detail,
     split_part(paid.detail, ' ', 1) AS payee,
     substr(paid.detail, strpos(paid.detail, ' ') + 1) AS reference,
     paid.amount,
