@@ -115,6 +115,7 @@ class Campus:
     def enter_policy(self, policy: Iterable[str]) -> None:
         """Other rules, from the next message on."""
         self.policy = Policy(policy, self.policy, len(self.deeds))
+        self._passages = {key: passage for key, passage in self._passages.items() if key[1] in self.policy.zones_with_passback}
 
     def enter_card(self, number: str, cash: int, subsidy: int, **row: Any) -> None:
         """A row of cards.csv, new or changed. Purses are opened once."""

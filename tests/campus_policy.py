@@ -74,6 +74,10 @@ class Policy:
         ruled = any(row["rule"] == "door" and row["zone"] == passage["zone"] for row in self._rows)
         return not ruled or bool(self._fitting("door", passage))
 
+    @property
+    def zones_with_passback(self) -> set[str]:
+        return {row["zone"] for row in self._rows if row["rule"] == "anti_passback"}
+
     def passback(self, passage: dict[str, Any]) -> datetime.timedelta:
         """For how long the same way is closed."""
         return datetime.timedelta(minutes=int(self._value("anti_passback", passage, "0")))

@@ -625,6 +625,18 @@ async def test_a_counter_begins_with_its_rule_and_ends_with_it(ruled: Scene) -> 
     await ruled.do("purchase 51 !61, purchase 50, purchase 1 !61")
 
 
+async def test_who_went_through_a_door_is_forgotten_where_its_rule_ends(ruled: Scene) -> None:
+    await ruled.switch.rule(*rules("anti_passback EAST 10"))
+    await ruled.do("enter 12=120000, enter 12=120100 !57")
+    # With another value it is the same door.
+    await ruled.switch.rule(*rules("anti_passback EAST 20; day_count * * 9"))
+    await ruled.do("enter 12=121500 !57")
+    await ruled.switch.rule()
+    await ruled.do("leave 12=121600")
+    await ruled.switch.rule(*rules("anti_passback EAST 10"))
+    await ruled.do("enter 12=121700, enter 12=121800 !57")
+
+
 async def test_a_class_or_category_that_changes_brings_its_rules(ruled: Scene) -> None:
     await ruled.switch.rule(*rules("transaction_max temporary * 100"))
     await ruled.do("purchase 101")

@@ -441,6 +441,7 @@ impl Ledger {
             }
             Command::Rules(rules) => {
                 self.usage.follow(&self.rules, rules, position);
+                self.presence.follow(|zone| rules.anti_passback(zone).is_some());
                 self.rules = (**rules).clone();
             }
             Command::Pin { number, verification } => {

@@ -40,6 +40,12 @@ impl Presence {
         }
     }
 
+    /// Other rules are in force: forgets the zones that have none any more, because who goes through their doors is not noted from
+    /// here on.
+    pub(super) fn follow(&mut self, is_ruled: impl Fn(&Zone) -> bool) {
+        self.0.retain(|(_, zone), _| is_ruled(zone));
+    }
+
     /// Forgets what no rule looks back to from this business date.
     pub(super) fn cut_over(&mut self, date: Date) {
         let oldest = (u64::from(date.0) * DAY_MINUTES).saturating_sub(ANTI_PASSBACK_MINUTES_MAX.unsigned_abs());
@@ -99,6 +105,10 @@ mod tests {
         assert!(presence.refuses(1, zone, Direction::In, 101, 30), "what is told late does not undo what came after");
         presence.note(1, zone, Direction::Out, 110);
         assert!(!presence.refuses(1, zone, Direction::In, 111, 30));
+        presence.note(1, Zone::new("dorm").unwrap(), Direction::In, 110);
+        presence.follow(|ruled| *ruled == zone);
+        assert!(presence.refuses(1, zone, Direction::Out, 111, 30));
+        assert!(!presence.refuses(1, Zone::new("dorm").unwrap(), Direction::In, 111, 30));
     }
 
     #[test]

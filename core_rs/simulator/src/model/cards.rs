@@ -271,6 +271,8 @@ impl Model {
             }
             File::Rules(list) => {
                 let changed = self.rules.replace(list, self.position + 1).iter().sum();
+                let rules = &self.rules;
+                self.passages.retain(|(_, zone), _| rules.anti_passback(zone).is_some());
                 (changed, u64::from(changed > 0))
             }
         };
