@@ -393,9 +393,9 @@ impl Run {
         let position = self.core.ledger().position();
         assert!(number.is_none_or(|number| (1..=position).contains(&number)), "a transaction number is a record's");
         if decided {
-            // An advice of long ago is written down, and answered as if it were not.
-            let is_late =
-                number.is_none() && handled.response == Response::InvalidTransaction && matches!(request.mti() / 10, 12 | 22);
+            // An advice or a reversal of long ago is written down, and answered as if it were not.
+            let may_be_late = matches!(request.mti() / 10, 12 | 22 | 40 | 42);
+            let is_late = number.is_none() && handled.response == Response::InvalidTransaction && may_be_late;
             assert!(is_late || number == Some(position), "what was decided now has the number of its record");
             assert!(handled.response.is_remembered());
         }
